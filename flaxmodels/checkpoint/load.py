@@ -1,0 +1,152 @@
+"""From a checkpoint to parameters on the device, each byte moved once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from flaxmodels.checkpoint.mapping import wanted, wanted_in_flax_layout
+from flaxmodels.checkpoint.resolve import Weights
+from flaxmodels.errors import CheckpointMismatch
+from interop.plan import Plan, make_plan
+from interop.source import Source
+
+logger = logging.getLogger("flaxmodels")
+
+_REINITIALISE = "Pass ignore_mismatched_sizes=True to re-initialise mismatched weights."
+
+WORKERS = 2
+"""Threads that copy. More than two gain nothing: memory is the limit."""
+
+
+@dataclass(frozen=True)
+class LoadingInfo:
+    """What `from_pretrained(..., output_loading_info=True)` returns beside the model; names as in the checkpoint."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+    mismatched_keys: list[tuple[str, tuple[int, ...], tuple[int, ...]]]
+
+    @classmethod
+    def of(cls, plan: Plan) -> LoadingInfo:
+        """What a plan leaves undone."""
+        mismatched = [(wrong.name, wrong.found, wrong.expected) for wrong in plan.mismatched]
+        return cls(list(plan.missing), list(plan.unexpected), mismatched)
+
+
+def plan_loading(model, weights: Weights) -> Plan:
+    """The plan to fill `model` from `weights`."""
+    if weights.layout == "flax":
+        separator = "/" if any("/" in name for name in weights.source.headers) else "."
+        return make_plan(wanted_in_flax_layout(model, separator), weights.source.headers)
+    return make_plan(wanted(model), weights.source.headers)
+
+
+def check(plan: Plan, weights: Weights, *, ignore_mismatched_sizes: bool = False, strict: bool = False) -> None:
+    """Raise `CheckpointMismatch` listing everything that does not fit.
+
+    That is tensors of another shape unless these are ignored, and, if `strict`, missing and unexpected ones. A
+    checkpoint of which no tensor fits is refused in any case.
+    """
+    if not plan.rules and not plan.mismatched:
+        names = ", ".join(sorted(weights.source.headers)[:3])
+        raise CheckpointMismatch(
+            f"none of the {len(weights.source.headers)} tensors in {weights.path.name} belongs to the model: "
+            f"it has {names}, the model wants {', '.join(list(plan.missing)[:3])}. Check the model class."
+        )
+    wrong = () if ignore_mismatched_sizes else plan.mismatched
+    unexpected = plan.unexpected if strict else ()
+    if wrong or (strict and (plan.missing or unexpected)):
+        counts = {"missing": len(plan.missing), "unexpected": len(unexpected), "of another shape": len(wrong)}
+        lines = [f"  - {name}   (for {leaf})" for name, leaf in plan.missing.items()]
+        lines += [f"  + {name}" for name in unexpected]
+        lines += [f"  ! {m.name}: checkpoint {m.found}, model {m.expected}" for m in wrong]
+        remedy = "Pass strict=False to set those that fit." if strict else _REINITIALISE
+        raise CheckpointMismatch(
+            ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+            + f" in {weights.path.name}\n"
+            + "\n".join([*lines, remedy])
+        )
+
+
+def read_leaves(plan: Plan, source: Source, leaves: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
+    """The leaves that the plan provides, on the default device, in the dtypes of `leaves`."""
+    mapped = plan.read_from(source)
+    names = list(mapped.headers)
+    with ThreadPoolExecutor(WORKERS) as pool:
+        arrays = pool.map(lambda name: to_device(mapped.read(name), leaves[name].dtype), names)
+        return dict(zip(names, _progress(arrays, len(names)), strict=True))
+
+
+def to_device(view: np.ndarray, dtype: np.dtype) -> jax.Array:
+    """A jax array of a numpy view in any memory order, cast to `dtype`.
+
+    XLA's own transposing copy is several times faster than numpy's, and on the CPU an aligned view in C order is
+    not copied at all.
+    """
+    if view.dtype == dtype and jax.default_backend() == "cpu":
+        return jax.device_put(view)
+    order = tuple(int(axis) for axis in np.argsort([-stride for stride in view.strides], kind="stable"))
+    back = tuple(int(axis) for axis in np.argsort(order))
+    return _transpose_and_cast(view.transpose(order), back, dtype)
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _transpose_and_cast(array: jax.Array, axes: tuple[int, ...], dtype: np.dtype) -> jax.Array:
+    return jnp.transpose(array, axes).astype(dtype)
+
+
+def report(model_name: str, path: str, plan: Plan) -> None:
+    """Log what was not used and what was newly initialised, in the words that users know."""
+    if plan.unexpected:
+        logger.warning(
+            "Some weights of the model checkpoint at %s were not used when initializing %s: %s",
+            path,
+            model_name,
+            sorted(plan.unexpected),
+        )
+    if plan.missing:
+        logger.warning(
+            "Some weights of %s were not initialized from the model checkpoint at %s and are newly initialized: %s\n"
+            "You should probably TRAIN this model on a down-stream task to be able to use it for predictions and "
+            "inference.",
+            model_name,
+            path,
+            sorted(plan.missing),
+        )
+    if plan.mismatched:
+        shapes = [f"- {m.name}: found shape {m.found} in the checkpoint and {m.expected} in the model instantiated" for m in plan.mismatched]
+        logger.warning(
+            "Some weights of %s were not initialized from the model checkpoint at %s and are newly initialized "
+            "because the shapes did not match:\n%s\n"
+            "You should probably TRAIN this model on a down-stream task to be able to use it for predictions and "
+            "inference.",
+            model_name,
+            path,
+            "\n".join(shapes),
+        )
+
+
+def report_half(model_name: str, params: dict[str, jax.Array]) -> None:
+    """Log, in the words that users know, that parameters are stored in half precision."""
+    for dtype in ("float16", "bfloat16"):
+        if names := [name for name, value in params.items() if value.dtype == dtype]:
+            logger.warning(
+                "Some of the weights of %s were initialized in %s precision from the model checkpoint:\n%s\n"
+                "You should probably UPCAST the model weights to float32 if this was not intended.",
+                model_name,
+                dtype,
+                names,
+            )
+
+
+def _progress(items: Iterable, total: int) -> Iterable:
+    return tqdm(items, total=total, desc="Loading weights", unit="tensor", leave=False, delay=1.0, disable=None)

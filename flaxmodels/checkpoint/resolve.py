@@ -1,0 +1,182 @@
+"""Where the files of a model are: a folder, a single file, or a repository of the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flaxmodels.checkpoint.commit import recover
+from flaxmodels.checkpoint.gguf import GGUFFile
+from flaxmodels.checkpoint.msgpack import MsgpackFile
+from flaxmodels.checkpoint.safetensors import SafetensorsFile
+from flaxmodels.checkpoint.shards import ShardedFiles
+from flaxmodels.config import CONFIG_NAME, read_json
+from flaxmodels.errors import CheckpointError
+from interop import torch_bridge
+from interop.dialects import gguf
+from interop.errors import InteropError
+from interop.rules import Mapped
+from interop.source import Source
+
+HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+
+SAFETENSORS = "model.safetensors"
+MSGPACK = "flax_model.msgpack"
+WEIGHT_FILES = (SAFETENSORS, "flax_model.safetensors", MSGPACK, "pytorch_model.bin")
+"""Names of unsharded weights, in the order in which they are looked for."""
+
+_WEIGHT_FILE = re.compile(
+    r"(model|flax_model|pytorch_model)(\.[\w-]+?)?(-\d{5}-of-\d{5})?\.(safetensors|msgpack|bin)(\.index\.json)?"
+    r"|(model|flax_model|pytorch_model)\.(safetensors|msgpack|bin)\.index(\.[\w-]+)?\.json"
+)
+
+
+def is_weight_file(name: str) -> bool:
+    """Whether a file of that name holds weights, or the index of shards, of a model saved by the usual tools."""
+    return _WEIGHT_FILE.fullmatch(name) is not None
+
+
+def split_hub_kwargs(kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The keywords that are for the Hub, and the others."""
+    hub = {name: value for name, value in kwargs.items() if name in HUB_KWARGS}
+    return hub, {name: value for name, value in kwargs.items() if name not in HUB_KWARGS}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """An opened checkpoint: its tensors, and whether they are in `"torch"` or `"flax"` names and layout."""
+
+    path: Path
+    source: Source
+    layout: str
+
+
+@dataclass(frozen=True)
+class Location:
+    """A model's files: in a local folder, or in a Hub repository; `file` is set if a single file was named."""
+
+    root: str
+    is_local: bool
+    file: str | None = None
+    hub: dict[str, Any] = field(default_factory=dict)
+
+    def find(self, name: str) -> Path | None:
+        """The local path of the file called `name`, downloaded if need be; `None` if the model has no such file."""
+        if self.is_local:
+            path = Path(self.root) / name
+            return path if path.is_file() else None
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError, HFValidationError
+
+        try:
+            return Path(hf_hub_download(self.root, name, **self.hub))
+        except EntryNotFoundError:
+            return None
+        except (HFValidationError, OSError) as error:
+            raise CheckpointError(
+                f"{self.root!r} is neither a local folder or file nor a model that the Hub gives: {error}"
+            ) from error
+
+    def named(self, file: str | None) -> Location:
+        """The location of one file among these; itself if none is named."""
+        if file is None:
+            return self
+        path = self.find(file)
+        if path is None:
+            raise CheckpointError(f"{self.root} has no {file}: check the name")
+        return Location(str(path.parent), True, path.name)
+
+    def config(self) -> dict[str, Any]:
+        """The contents of `config.json`, or what a GGUF file says in its place."""
+        if self.file is not None and self.file.endswith(".gguf"):
+            source = GGUFFile(Path(self.root) / self.file)
+            return _as_checkpoint_error(lambda: gguf.config(source.metadata, source.headers))
+        path = self.find(CONFIG_NAME)
+        if path is None:
+            raise CheckpointError(f"{self.root} has no {CONFIG_NAME}: add it, or pass config=")
+        return read_json(path)
+
+    def weights(
+        self, *, variant: str | None = None, use_safetensors: bool | None = None, from_flax: bool = False
+    ) -> Weights:
+        """The first weights there are in the order of `WEIGHT_FILES`, each sharded or not.
+
+        Args:
+            variant: looks for `model.{variant}.safetensors` and the like.
+            use_safetensors: only safetensors if true, none if false.
+            from_flax: only files of Flax.
+        """
+        if self.file is not None:
+            return open_weights(Path(self.root) / self.file)
+        wanted = [
+            name
+            for name in WEIGHT_FILES
+            if use_safetensors in (None, name.endswith(".safetensors")) and name.startswith("flax" * from_flax)
+        ]
+        for name in wanted:
+            stem, suffix = name.rsplit(".", 1)
+            middle = f".{variant}" if variant else ""
+            for candidate in (f"{stem}{middle}.{suffix}", f"{stem}.{suffix}.index{middle}.json"):
+                if path := self.find(candidate):
+                    return self._open_index(path) if candidate.endswith(".json") else open_weights(path)
+        raise CheckpointError(
+            f"{self.root} has no weights: expected {', '.join(wanted)}, or one of these in shards with an index"
+            + (f", of variant {variant!r}" if variant else "")
+        )
+
+    def _open_index(self, path: Path) -> Weights:
+        if not self.is_local:
+            for name in sorted(set(read_json(path).get("weight_map", {}).values())):
+                self.find(name)
+        layouts = set()
+
+        def opener(shard: Path) -> Source:
+            weights = open_weights(shard)
+            layouts.add(weights.layout)
+            return weights.source
+
+        return Weights(path, ShardedFiles(path, opener), (layouts or {"torch"}).pop())
+
+
+def resolve(name_or_path: str | Path, **hub: Any) -> Location:
+    """The location of a model, from a folder, a file of weights, or a Hub id."""
+    path = Path(name_or_path).expanduser()
+    if path.is_file():
+        return Location(str(path.parent), True, path.name)
+    if path.is_dir():
+        folder = path / (hub.get("subfolder") or "")
+        recover(folder)
+        return Location(str(folder), True)
+    if path.is_absolute() or str(name_or_path).startswith((".", "~")):
+        raise CheckpointError(f"{name_or_path} does not exist: check the path")
+    return Location(str(name_or_path), False, hub=hub)
+
+
+def open_weights(path: Path) -> Weights:
+    """Open one file of weights by its suffix."""
+    if path.name.endswith(".index.json"):
+        return Location(str(path.parent), True)._open_index(path)
+    if path.suffix == ".safetensors":
+        source = SafetensorsFile(path)
+        is_flax = source.metadata.get("format") == "flax" or path.name.startswith("flax_model")
+        return Weights(path, source, "flax" if is_flax else "torch")
+    if path.suffix == ".msgpack":
+        return Weights(path, MsgpackFile(path), "flax")
+    if path.suffix == ".gguf":
+        source = GGUFFile(path)
+        rules = _as_checkpoint_error(lambda: gguf.rules(source.metadata, source.headers))
+        return Weights(path, Mapped(source, rules), "torch")
+    if path.suffix in (".bin", ".pt", ".pth"):
+        return Weights(path, _as_checkpoint_error(lambda: torch_bridge.TorchPickle(path)), "torch")
+    raise CheckpointError(
+        f"{path.name} is not a file of weights: expected .safetensors, .msgpack, .bin, .pt, .pth or .gguf"
+    )
+
+
+def _as_checkpoint_error(action):
+    try:
+        return action()
+    except InteropError as error:
+        raise CheckpointError(str(error)) from error

@@ -1,0 +1,125 @@
+"""Checkpoints in several files: how to divide tensors among them, and their index."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flaxmodels.checkpoint.files import damaged, map_file, parse_json_object
+from flaxmodels.errors import CheckpointError, FlaxModelsError
+from interop.source import Header, Index, Source
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(?:([KMGT])(I?))?B?")
+
+
+def parse_size(size: int | str) -> int:
+    """A positive number of bytes, from a number or a text: "5GB" is 5 * 10**9 bytes, "5GiB" is 5 * 2**30.
+
+    Raises:
+        FlaxModelsError: the size is zero, negative, or not a size.
+    """
+    match = _SIZE.fullmatch(str(size).upper())
+    number, prefix, binary = match.groups() if match else ("0", None, None)
+    unit = (1024 if binary else 1000) ** ("KMGT".index(prefix) + 1 if prefix else 0)
+    if (count := int(Decimal(number) * unit)) < 1:
+        raise FlaxModelsError(
+            f"{size!r} is not a size in bytes. Use a number, '200MB', '5GB' or '1GiB', for example."
+        )
+    return count
+
+
+def plan_shards(headers: Mapping[str, Header], max_shard_size: int) -> list[list[str]]:
+    """Divides the names, in their order, into shards of at most `max_shard_size` bytes of data.
+
+    A tensor that is larger than that has a shard of its own. There is always one shard, if an empty one.
+    """
+    shards: list[list[str]] = [[]]
+    size = 0
+    for name, header in headers.items():
+        if shards[-1] and size + header.nbytes > max_shard_size:
+            shards.append([])
+            size = 0
+        shards[-1].append(name)
+        size += header.nbytes
+    return shards
+
+
+def shard_names(stem: str, suffix: str, count: int) -> list[str]:
+    """File names as on the Hub: `model.safetensors`, or `model-00001-of-00003.safetensors` and so on."""
+    if count == 1:
+        return [stem + suffix]
+    return [f"{stem}-{number:05d}-of-{count:05d}{suffix}" for number in range(1, count + 1)]
+
+
+def index_json(shards: Mapping[str, Sequence[str]], headers: Mapping[str, Header]) -> dict[str, Any]:
+    """The content of the index file: `shards` maps each file name to the names of the tensors in it."""
+    weight_map = {name: file for file, names in shards.items() for name in names}
+    return {
+        "metadata": {"total_size": sum(headers[name].nbytes for name in weight_map)},
+        "weight_map": weight_map,
+    }
+
+
+class ShardedFiles:
+    """A `Source` over an index file and the shards that it names.
+
+    Attributes:
+        path: the index file.
+        headers: shape and dtype of every tensor of the index, and then of those that only the shards know.
+
+    Raises:
+        CheckpointError: the index is absent or invalid, names files outside its folder, or names shards or
+            tensors that are not there.
+    """
+
+    def __init__(self, index_path: str | os.PathLike[str], opener: Callable[[Path], Source]):
+        """Opens every shard with `opener`: `SafetensorsFile`, `MsgpackFile` or `TorchPickle`."""
+        self.path = Path(index_path)
+        weight_map = _read_weight_map(self.path)
+        shards = {file: opener(path) for file, path in _shard_paths(self.path, weight_map).items()}
+        absent = [f"{name} ({file})" for name, file in weight_map.items() if name not in shards[file].headers]
+        if absent:
+            raise damaged(self.path, f"the shards lack tensors that the index names: {', '.join(absent)}")
+        self._shards = {name: shards[file] for name, file in weight_map.items()}
+        for shard in shards.values():
+            for name in shard.headers:
+                self._shards.setdefault(name, shard)
+        self.headers = {name: shard.headers[name] for name, shard in self._shards.items()}
+
+    def read(self, name: str, index: Index | None = None) -> np.ndarray:
+        """The tensor, or the box of it that `index` names, as its shard gives it."""
+        return self._shards[name].read(name, index)
+
+
+def _read_weight_map(path: Path) -> dict[str, str]:
+    """File names by tensor name, every one a plain name in the folder of the index."""
+    weight_map = parse_json_object(path, map_file(path)).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+        raise damaged(path, "weight_map is not a map of tensor names to file names")
+    foreign = sorted({file for file in weight_map.values() if not _is_plain(file)})
+    if foreign:
+        files = ", ".join(map(repr, foreign))
+        raise CheckpointError(f"{path.name}: names files outside its folder: {files}. Fix its weight_map.")
+    return weight_map
+
+
+def _is_plain(file: str) -> bool:
+    """Whether this is a name and not a path. The file may still be a link, as all are in the Hub's cache."""
+    return file not in ("", ".", "..") and not set(file) & set("/\\:\0")
+
+
+def _shard_paths(path: Path, weight_map: Mapping[str, str]) -> dict[str, Path]:
+    """Paths of the shards by file name; all of them are there."""
+    paths = {file: path.with_name(file) for file in dict.fromkeys(weight_map.values())}
+    absent = [file for file, shard in paths.items() if not shard.is_file()]
+    if absent:
+        raise CheckpointError(
+            f"{path.name}: shards that it names are absent: {', '.join(absent)}. Download them too."
+        )
+    return paths

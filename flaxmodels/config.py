@@ -1,0 +1,167 @@
+"""Configurations: Hugging Face `config.json` files of transformers v4 and v5 in, the same out."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any, ClassVar, Self, dataclass_transform
+
+from flaxmodels.errors import ConfigError
+
+CONFIG_NAME = "config.json"
+
+
+@dataclass_transform(kw_only_default=True)
+class PreTrainedConfig:
+    """What a model computes.
+
+    A subclass lists its fields with their defaults as annotated class attributes. Keys of a `config.json` that no
+    field describes are kept, can be read as attributes, and are written back. `attribute_map` gives the names of an
+    architecture's own vocabulary (`n_embd`) to the common ones (`hidden_size`).
+    """
+
+    model_type: ClassVar[str] = ""
+    attribute_map: ClassVar[dict[str, str]] = {}
+
+    architectures: list[str] | None = None
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+    pad_token_id: int | None = None
+    id2label: dict[int, str] | None = None
+    label2id: dict[str, int] | None = None
+    is_decoder: bool = False
+    is_encoder_decoder: bool = False
+    add_cross_attention: bool = False
+    tie_word_embeddings: bool = True
+    output_attentions: bool = False
+    output_hidden_states: bool = False
+    return_dict: bool = True
+    problem_type: str | None = None
+
+    def __init__(self, **values: Any):
+        labels = values.pop("num_labels", None)
+        self._keys: tuple[str, ...] | None = None
+        for name, default in _fields(type(self)).items():
+            setattr(self, name, copy.copy(default))
+        for name, value in values.items():
+            setattr(self, name, value)
+        if self.id2label is not None:
+            self.id2label = {int(number): label for number, label in self.id2label.items()}
+        if labels is not None and labels != self.num_labels:
+            self.num_labels = labels
+        self.validate()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(type(self).attribute_map.get(name, name), value)
+
+    def __getattr__(self, name: str) -> Any:
+        own = type(self).attribute_map.get(name)
+        if own is None or name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__} has no value {name!r}")
+        return getattr(self, own)
+
+    def validate(self) -> None:
+        """Raise `ConfigError` naming every value that would change the numbers and is not implemented."""
+        if problems := self.problems():
+            raise ConfigError(f"{type(self).__name__} cannot be computed:\n" + "\n".join(f"  - {p}" for p in problems))
+
+    def problems(self) -> list[str]:
+        """One line for each value that is contradictory or not implemented; subclasses add theirs."""
+        return []
+
+    @property
+    def num_labels(self) -> int:
+        """Number of classes of a classification head; 2 unless labels are given."""
+        return 2 if self.id2label is None else len(self.id2label)
+
+    @num_labels.setter
+    def num_labels(self, count: int) -> None:
+        self.id2label = {number: f"LABEL_{number}" for number in range(count)}
+        self.label2id = {label: number for number, label in self.id2label.items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], **overrides: Any) -> Self:
+        """A configuration from the contents of a `config.json`; `overrides` win and must be known names."""
+        values = {name: value for name, value in values.items() if name != "model_type"}
+        config = cls(**(values | cls.check_overrides(values, overrides)))
+        config._keys = tuple(values)
+        return config
+
+    @classmethod
+    def check_overrides(cls, values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+        """`overrides`, or `ConfigError` naming those that are neither fields nor keys of the file."""
+        known = {*_fields(cls), *values, *cls.attribute_map, "num_labels"}
+        if unknown := sorted(set(overrides) - known):
+            raise ConfigError(f"{cls.__name__} has no field {', '.join(map(repr, unknown))}: check the spelling")
+        return overrides
+
+    @classmethod
+    def from_any(cls, config: Any) -> Self:
+        """`config` itself, or ours made of a mapping or of a transformers configuration object."""
+        if isinstance(config, cls):
+            return config
+        values = config if isinstance(config, dict) else config.to_dict() if hasattr(config, "to_dict") else None
+        if values is None:
+            raise ConfigError(f"expected a {cls.__name__}, got {type(config).__name__}")
+        if (found := values.get("model_type", cls.model_type)) != cls.model_type and cls.model_type:
+            raise ConfigError(f"expected a configuration of model_type {cls.model_type!r}, got {found!r}")
+        return cls.from_dict(values)
+
+    @classmethod
+    def from_json_file(cls, path: str | Path, **overrides: Any) -> Self:
+        """A configuration from a `config.json` file."""
+        return cls.from_dict(read_json(path), **overrides)
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, **kwargs: Any) -> Self:
+        """The configuration of a Hub id, a folder or a file. Keywords of the Hub, then overrides of fields."""
+        from flaxmodels.checkpoint.resolve import resolve, split_hub_kwargs
+
+        hub, overrides = split_hub_kwargs(kwargs)
+        return cls.from_dict(resolve(name_or_path, **hub).config(), **overrides)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The keys that came in, with their present values, and every field that differs from its default.
+
+        A configuration that did not come from a file gives all its fields.
+        """
+        values = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        if self._keys is not None:
+            defaults = _fields(type(self))
+            values = {k: v for k, v in values.items() if k in self._keys or k not in defaults or v != defaults[k]}
+            values = {k: values[k] for k in self._keys if k in values} | values
+        return {"model_type": self.model_type} | copy.deepcopy(values)
+
+    def to_json_string(self, **updates: Any) -> str:
+        """The contents of `config.json`, with `updates` in it."""
+        return json.dumps(self.to_dict() | updates, indent=2, default=str) + "\n"
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `config.json` into `folder`, which is made if absent."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        (Path(folder) / CONFIG_NAME).write_text(self.to_json_string(), encoding="utf-8")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} {self.to_json_string()}"
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """The JSON object in a file; `ConfigError` if it is anything else."""
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ConfigError(f"{Path(path).name} is not JSON ({error}): download or write it again") from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{Path(path).name} must hold a JSON object, not a {type(value).__name__}")
+    return value
+
+
+def _fields(cls: type) -> dict[str, Any]:
+    """Annotated fields of a class and its bases, with their defaults, the most basic first."""
+    return {
+        name: getattr(cls, name)
+        for base in reversed(cls.__mro__)
+        for name in vars(base).get("__annotations__", {})
+        if not name.startswith("_") and name not in ("model_type", "attribute_map")
+    }

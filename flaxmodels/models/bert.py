@@ -1,0 +1,469 @@
+"""BERT (arXiv 1810.04805): bidirectional encoder, also usable as a decoder with cross-attention.
+
+Parameter names and numerics follow the reference implementation in transformers (`BertModel`, `BertFor...`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import normal, zeros
+
+from flaxmodels.config import PreTrainedConfig
+from flaxmodels.model import PreTrainedModel
+from flaxmodels.nn.activations import ACTIVATIONS, get_activation
+from flaxmodels.nn.attention import dot_product_attention, merge_heads, split_heads
+from flaxmodels.nn.cache import Cache, LayerCache, empty_cache
+from flaxmodels.nn.dropout import dropout, split_key
+from flaxmodels.nn.heads import flatten_choices, span_logits
+from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, TiedLinear
+from flaxmodels.nn.masks import decoder_mask, padding_mask
+from flaxmodels.nn.module import Module, param
+from flaxmodels.nn.policy import Policy
+from flaxmodels.nn.stack import BlockOutput, Stack
+from flaxmodels.outputs import (
+    BaseModelOutputWithPooling,
+    CausalLMOutput,
+    MaskedLMOutput,
+    MultipleChoiceOutput,
+    PreTrainingOutput,
+    QuestionAnsweringOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
+
+
+class BertConfig(PreTrainedConfig):
+    """Configuration of BERT; the defaults are those of bert-base-uncased."""
+
+    model_type = "bert"
+
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    pad_token_id: int | None = 0
+    position_embedding_type: str = "absolute"
+    use_cache: bool = True
+    classifier_dropout: float | None = None
+
+    def problems(self) -> list[str]:
+        found = []
+        if self.hidden_act not in ACTIVATIONS:
+            found.append(f"hidden_act={self.hidden_act!r}: expected one of {', '.join(sorted(ACTIVATIONS))}")
+        if self.position_embedding_type != "absolute":
+            found.append(f"position_embedding_type={self.position_embedding_type!r}: only 'absolute' is implemented")
+        if self.hidden_size % self.num_attention_heads:
+            found.append(
+                f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads={self.num_attention_heads}"
+            )
+        if self.add_cross_attention and not self.is_decoder:
+            found.append("add_cross_attention=True needs is_decoder=True")
+        return found
+
+
+class BertEmbeddings(Module):
+    def __init__(self, config: BertConfig, policy: Policy):
+        init = normal(config.initializer_range)
+        self.dropout_rate = config.hidden_dropout_prob
+        self.word_embeddings = Embedding(config.vocab_size, config.hidden_size, policy, init=init)
+        self.position_embeddings = Embedding(config.max_position_embeddings, config.hidden_size, policy, init=init)
+        self.token_type_embeddings = Embedding(config.type_vocab_size, config.hidden_size, policy, init=init)
+        self.LayerNorm = LayerNorm(config.hidden_size, policy, epsilon=config.layer_norm_eps)
+
+    def __call__(self, input_ids, token_type_ids, position_ids, inputs_embeds, dropout_rng):
+        words = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+        token_type_ids = jnp.zeros_like(position_ids) if token_type_ids is None else token_type_ids
+        summed = words + self.token_type_embeddings(token_type_ids) + self.position_embeddings(position_ids)
+        return dropout(self.LayerNorm(summed), self.dropout_rate, dropout_rng)
+
+
+class BertSelfAttention(Module):
+    """Attention of the hidden states to themselves, to a cache, or to `memory` (an encoder's hidden states)."""
+
+    def __init__(self, config: BertConfig, policy: Policy):
+        init = normal(config.initializer_range)
+        self.heads = config.num_attention_heads
+        self.implementation = policy.attn_implementation
+        self.dropout_rate = config.attention_probs_dropout_prob
+        self.query = Linear(config.hidden_size, config.hidden_size, policy, init=init)
+        self.key = Linear(config.hidden_size, config.hidden_size, policy, init=init)
+        self.value = Linear(config.hidden_size, config.hidden_size, policy, init=init)
+
+    def __call__(self, hidden_states, mask, memory, cache, head_mask, output_attentions, dropout_rng):
+        source = hidden_states if memory is None else memory
+        query = split_heads(self.query(hidden_states), self.heads)
+        key, value = (split_heads(layer(source), self.heads) for layer in (self.key, self.value))
+        if cache is not None:
+            cache = cache.append(key, value)
+            key, value = cache.key, cache.value
+        mixed, weights = dot_product_attention(
+            query,
+            key,
+            value,
+            mask,
+            implementation=self.implementation,
+            return_weights=output_attentions,
+            dropout_rate=self.dropout_rate,
+            dropout_rng=dropout_rng,
+            head_mask=head_mask,
+        )
+        return merge_heads(mixed), weights, cache
+
+
+class BertOutput(Module):
+    """Projection, dropout, residual, norm: how both halves of a layer end."""
+
+    def __init__(self, in_features: int, config: BertConfig, policy: Policy):
+        self.dropout_rate = config.hidden_dropout_prob
+        self.dense = Linear(in_features, config.hidden_size, policy, init=normal(config.initializer_range))
+        self.LayerNorm = LayerNorm(config.hidden_size, policy, epsilon=config.layer_norm_eps)
+
+    def __call__(self, hidden_states, residual, dropout_rng):
+        return self.LayerNorm(dropout(self.dense(hidden_states), self.dropout_rate, dropout_rng) + residual)
+
+
+class BertAttention(Module):
+    def __init__(self, config: BertConfig, policy: Policy):
+        self.self = BertSelfAttention(config, policy)
+        self.output = BertOutput(config.hidden_size, config, policy)
+
+    def __call__(
+        self,
+        hidden_states,
+        mask,
+        *,
+        memory=None,
+        cache=None,
+        head_mask=None,
+        output_attentions=False,
+        dropout_rng=None,
+    ):
+        inner, outer = split_key(dropout_rng, 2)
+        mixed, weights, cache = self.self(
+            hidden_states, mask, memory, cache, head_mask, output_attentions, inner
+        )
+        return self.output(mixed, hidden_states, outer), weights, cache
+
+
+class BertIntermediate(Module):
+    def __init__(self, config: BertConfig, policy: Policy):
+        self.activation = get_activation(config.hidden_act)
+        self.dense = Linear(
+            config.hidden_size, config.intermediate_size, policy, init=normal(config.initializer_range)
+        )
+
+    def __call__(self, hidden_states):
+        return self.activation(self.dense(hidden_states))
+
+
+class BertLayer(Module):
+    def __init__(self, config: BertConfig, policy: Policy):
+        self.attention = BertAttention(config, policy)
+        self.crossattention = BertAttention(config, policy) if config.add_cross_attention else None
+        self.intermediate = BertIntermediate(config, policy)
+        self.output = BertOutput(config.intermediate_size, config, policy)
+
+    def __call__(
+        self,
+        hidden_states: jax.Array,
+        *,
+        mask: jax.Array | None,
+        memory: jax.Array | None = None,
+        memory_mask: jax.Array | None = None,
+        cache: LayerCache | None = None,
+        head_mask: jax.Array | None = None,
+        output_attentions: bool = False,
+        dropout_rng: jax.Array | None = None,
+    ) -> BlockOutput:
+        keys = split_key(dropout_rng, 3)
+        hidden_states, weights, cache = self.attention(
+            hidden_states,
+            mask,
+            cache=cache,
+            head_mask=head_mask,
+            output_attentions=output_attentions,
+            dropout_rng=keys[0],
+        )
+        cross_weights = None
+        if self.crossattention is not None and memory is not None:
+            hidden_states, cross_weights, _ = self.crossattention(
+                hidden_states,
+                memory_mask,
+                memory=memory,
+                output_attentions=output_attentions,
+                dropout_rng=keys[1],
+            )
+        hidden_states = self.output(self.intermediate(hidden_states), hidden_states, keys[2])
+        return BlockOutput(hidden_states, cache, weights, cross_weights)
+
+
+class BertEncoder(Module):
+    def __init__(self, config: BertConfig, policy: Policy):
+        self.layer = Stack(BertLayer(config, policy) for _ in range(config.num_hidden_layers))
+
+
+class BertPooler(Module):
+    """The first token's hidden state through a dense layer and tanh."""
+
+    def __init__(self, config: BertConfig, policy: Policy):
+        self.dense = Linear(config.hidden_size, config.hidden_size, policy, init=normal(config.initializer_range))
+
+    def __call__(self, hidden_states):
+        return jnp.tanh(self.dense(hidden_states[:, 0]))
+
+
+class BertPredictionHeadTransform(Module):
+    def __init__(self, config: BertConfig, policy: Policy):
+        self.activation = get_activation(config.hidden_act)
+        self.dense = Linear(config.hidden_size, config.hidden_size, policy, init=normal(config.initializer_range))
+        self.LayerNorm = LayerNorm(config.hidden_size, policy, epsilon=config.layer_norm_eps)
+
+    def __call__(self, hidden_states):
+        return self.LayerNorm(self.activation(self.dense(hidden_states)))
+
+
+class BertLMPredictionHead(Module):
+    """Transform, then a projection to the vocabulary that shares the word embeddings if they are tied."""
+
+    def __init__(self, config: BertConfig, policy: Policy, embeddings: Embedding):
+        self.transform = BertPredictionHeadTransform(config, policy)
+        self.bias = param((config.vocab_size,), policy.param_dtype, zeros)
+        if config.tie_word_embeddings:
+            self.decoder = TiedLinear(embeddings.embedding, policy, bias=self.bias)
+        else:
+            init = normal(config.initializer_range)
+            self.decoder = Linear(config.hidden_size, config.vocab_size, policy, use_bias=False, init=init)
+            self.decoder.bias = self.bias
+
+    def __call__(self, hidden_states):
+        return self.decoder(self.transform(hidden_states))
+
+
+class BertHeads(Module):
+    """The heads of pretraining, under the name `cls`; a model has those that it needs."""
+
+    def __init__(self, config: BertConfig, policy: Policy, embeddings: Embedding | None, *, pairs: bool):
+        if embeddings is not None:
+            self.predictions = BertLMPredictionHead(config, policy, embeddings)
+        if pairs:
+            self.seq_relationship = Linear(config.hidden_size, 2, policy, init=normal(config.initializer_range))
+
+
+class BertPreTrainedModel(PreTrainedModel):
+    """Base of the BERT models. All take the inputs of `BertModel.forward`."""
+
+    config_class = BertConfig
+    base_model_prefix = "bert"
+    ignored_names = (r"embeddings\.position_ids$",)
+    config: BertConfig
+
+    def init_cache(self, batch_size: int, max_length: int) -> Cache:
+        """An empty cache with room for `max_length` tokens of `batch_size` sequences."""
+        config = self.config
+        head_dim = config.hidden_size // config.num_attention_heads
+        return empty_cache(
+            config.num_hidden_layers,
+            batch_size,
+            max_length,
+            config.num_attention_heads,
+            head_dim,
+            self.policy.dtype,
+        )
+
+
+class BertModel(BertPreTrainedModel):
+    """The encoder (or decoder) without a head, and the pooler unless `add_pooling_layer=False`."""
+
+    def build(self, config: BertConfig, policy: Policy, *, add_pooling_layer: bool = True):
+        self.embeddings = BertEmbeddings(config, policy)
+        self.encoder = BertEncoder(config, policy)
+        self.pooler = BertPooler(config, policy) if add_pooling_layer else None
+
+    def forward(
+        self,
+        input_ids: jax.Array | None = None,
+        attention_mask: jax.Array | None = None,
+        token_type_ids: jax.Array | None = None,
+        position_ids: jax.Array | None = None,
+        head_mask: jax.Array | None = None,
+        encoder_hidden_states: jax.Array | None = None,
+        encoder_attention_mask: jax.Array | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: jax.Array | None = None,
+        *,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        dropout_rng: jax.Array | None = None,
+    ) -> BaseModelOutputWithPooling:
+        """Encode.
+
+        Args:
+            input_ids: int `[batch, q_len]`; or `inputs_embeds` `[batch, q_len, hidden]` in its place.
+            attention_mask: `[batch, kv_len]`, 0 for padding.
+            token_type_ids, position_ids: int `[batch, q_len]`; zeros, and 0, 1, ... behind the cache.
+            head_mask: `[layers, heads]` factors of the attention weights.
+            encoder_hidden_states: `[batch, kv_len, hidden]` for cross-attention, with `encoder_attention_mask`.
+            past_key_values: from `init_cache` or an earlier output; decoders only.
+        """
+        cache = None if past_key_values is None else past_key_values[0]
+        shape = (input_ids if inputs_embeds is None else inputs_embeds).shape[:2]
+        if position_ids is None:
+            position_ids = jnp.broadcast_to(
+                jnp.arange(shape[1]) + (0 if cache is None else cache.length), shape
+            )
+        keys = split_key(dropout_rng, 2)
+        if self.config.is_decoder:
+            mask = decoder_mask(attention_mask, shape[1], cache)
+        else:
+            mask = padding_mask(attention_mask)
+        outputs = self.encoder.layer(
+            self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds, keys[0]),
+            past_key_values=past_key_values,
+            dropout_rng=keys[1],
+            output_hidden_states=output_hidden_states,
+            per_layer=None if head_mask is None else {"head_mask": head_mask},
+            mask=mask,
+            memory=encoder_hidden_states,
+            memory_mask=padding_mask(encoder_attention_mask),
+            output_attentions=output_attentions,
+        )
+        pooled = None if self.pooler is None else self.pooler(outputs.last_hidden_state)
+        return BaseModelOutputWithPooling(pooler_output=pooled, **outputs._asdict())
+
+    def get_input_embeddings(self) -> Embedding:
+        return self.embeddings.word_embeddings
+
+    def set_input_embeddings(self, value: Embedding) -> None:
+        self.embeddings.word_embeddings = value
+
+
+class BertForPreTraining(BertPreTrainedModel):
+    """Masked language modelling and next sentence prediction."""
+
+    def build(self, config: BertConfig, policy: Policy):
+        self.bert = BertModel.part(config, policy)
+        self.cls = BertHeads(config, policy, self.bert.embeddings.word_embeddings, pairs=True)
+
+    def head(self, outputs, inputs, dropout_rng):
+        return outputs.to(
+            PreTrainingOutput,
+            prediction_logits=self.cls.predictions(outputs.last_hidden_state),
+            seq_relationship_logits=self.cls.seq_relationship(outputs.pooler_output),
+        )
+
+
+class _BertWithLMHead(BertPreTrainedModel):
+    def build(self, config: BertConfig, policy: Policy):
+        self.bert = BertModel.part(config, policy, add_pooling_layer=False)
+        self.cls = BertHeads(config, policy, self.bert.embeddings.word_embeddings, pairs=False)
+
+    def get_output_embeddings(self) -> Linear | TiedLinear:
+        return self.cls.predictions.decoder
+
+
+class BertForMaskedLM(_BertWithLMHead):
+    """Masked language modelling."""
+
+    def head(self, outputs, inputs, dropout_rng):
+        return outputs.to(MaskedLMOutput, logits=self.cls.predictions(outputs.last_hidden_state))
+
+
+class BertLMHeadModel(_BertWithLMHead):
+    """Next token prediction; the configuration must have `is_decoder=True`."""
+
+    def head(self, outputs, inputs, dropout_rng):
+        return outputs.to(CausalLMOutput, logits=self.cls.predictions(outputs.last_hidden_state))
+
+
+class BertForNextSentencePrediction(BertPreTrainedModel):
+    """Does the second sentence follow the first? `logits` `[batch, 2]`, index 0 for yes."""
+
+    def build(self, config: BertConfig, policy: Policy):
+        self.bert = BertModel.part(config, policy)
+        self.cls = BertHeads(config, policy, None, pairs=True)
+
+    def head(self, outputs, inputs, dropout_rng):
+        return outputs.to(SequenceClassifierOutput, logits=self.cls.seq_relationship(outputs.pooler_output))
+
+
+class _BertWithClassifier(BertPreTrainedModel):
+    """Dropout and one dense layer on top of the pooled (or of every) hidden state."""
+
+    pools = True
+
+    def build(self, config: BertConfig, policy: Policy):
+        rate = config.classifier_dropout
+        self.dropout_rate = config.hidden_dropout_prob if rate is None else rate
+        self.bert = BertModel.part(config, policy, add_pooling_layer=self.pools)
+        self.classifier = Linear(
+            config.hidden_size, self.num_outputs(config), policy, init=normal(config.initializer_range)
+        )
+
+    @staticmethod
+    def num_outputs(config: BertConfig) -> int:
+        return config.num_labels
+
+    def classify(self, outputs, dropout_rng):
+        features = outputs.pooler_output if self.pools else outputs.last_hidden_state
+        return self.classifier(dropout(features, self.dropout_rate, dropout_rng))
+
+
+class BertForSequenceClassification(_BertWithClassifier):
+    """Sentence (pair) classification or regression."""
+
+    def head(self, outputs, inputs, dropout_rng):
+        return outputs.to(SequenceClassifierOutput, logits=self.classify(outputs, dropout_rng))
+
+
+class BertForMultipleChoice(_BertWithClassifier):
+    """Which of several choices? Inputs are `[batch, num_choices, q_len]`."""
+
+    @staticmethod
+    def num_outputs(config: BertConfig) -> int:
+        return 1
+
+    def forward(self, *, dropout_rng=None, **inputs):
+        choices = next(inputs[name] for name in ("input_ids", "inputs_embeds") if inputs.get(name) is not None)
+        per_choice = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds")
+        inputs |= {name: flatten_choices(inputs.get(name)) for name in per_choice}
+        outputs = super().forward(dropout_rng=dropout_rng, **inputs)
+        return replace(outputs, logits=outputs.logits.reshape(choices.shape[:2]))
+
+    def head(self, outputs, inputs, dropout_rng):
+        return outputs.to(MultipleChoiceOutput, logits=self.classify(outputs, dropout_rng))
+
+
+class BertForTokenClassification(_BertWithClassifier):
+    """A label for each token."""
+
+    pools = False
+
+    def head(self, outputs, inputs, dropout_rng):
+        return outputs.to(TokenClassifierOutput, logits=self.classify(outputs, dropout_rng))
+
+
+class BertForQuestionAnswering(BertPreTrainedModel):
+    """The span of the text that answers a question."""
+
+    def build(self, config: BertConfig, policy: Policy):
+        self.bert = BertModel.part(config, policy, add_pooling_layer=False)
+        self.qa_outputs = Linear(config.hidden_size, 2, policy, init=normal(config.initializer_range))
+
+    def head(self, outputs, inputs, dropout_rng):
+        start, end = span_logits(self.qa_outputs, outputs.last_hidden_state)
+        return outputs.to(
+            QuestionAnsweringOutput,
+            start_logits=start,
+            end_logits=end,
+        )

@@ -1,0 +1,81 @@
+"""Scaled dot-product attention (arXiv 1706.03762), grouped heads included (arXiv 2305.13245)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from flaxmodels.nn.dropout import dropout
+
+
+def split_heads(x: jax.Array, heads: int) -> jax.Array:
+    """`[batch, len, heads * head_dim]` to `[batch, len, heads, head_dim]`."""
+    return x.reshape(*x.shape[:-1], heads, -1)
+
+
+def merge_heads(x: jax.Array) -> jax.Array:
+    """`[batch, len, heads, head_dim]` to `[batch, len, heads * head_dim]`."""
+    return x.reshape(*x.shape[:-2], -1)
+
+
+def dot_product_attention(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: jax.Array | None = None,
+    *,
+    implementation: str = "sdpa",
+    return_weights: bool = False,
+    dropout_rate: float = 0.0,
+    dropout_rng: jax.Array | None = None,
+    head_mask: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array | None]:
+    """Softmax of `query . key / sqrt(head_dim)` over the keys, applied to the values.
+
+    Args:
+        query: `[batch, q_len, heads, head_dim]`.
+        key, value: `[batch, kv_len, kv_heads, head_dim]`; `heads` is a multiple of `kv_heads`.
+        mask: boolean, broadcastable to `[batch, heads, q_len, kv_len]`, true where a query may look.
+        implementation: "sdpa" or "eager". The weights exist only in the eager computation, which is therefore used
+            whenever they are needed (`return_weights`, dropout, `head_mask`).
+        return_weights: also return the softmax weights `[batch, heads, q_len, kv_len]`.
+        dropout_rate, dropout_rng: dropout of the weights; none without a key.
+        head_mask: `[heads]`, multiplies the weights of each head.
+
+    Returns:
+        The attended values `[batch, q_len, heads, head_dim]` in the dtype of `query`, and the weights or `None`.
+        A query that may look nowhere attends uniformly.
+    """
+    dropped = dropout_rng is not None and dropout_rate > 0.0
+    if implementation == "eager" or return_weights or dropped or head_mask is not None or _einsum_is_faster(query):
+        weights = _attention_weights(query, key, mask)
+        mixed = dropout(weights, dropout_rate, dropout_rng)
+        mixed = mixed if head_mask is None else mixed * head_mask[:, None, None]
+        return _mix(mixed, value).astype(query.dtype), weights if return_weights else None
+    return jax.nn.dot_product_attention(query, key, value, mask=mask), None
+
+
+def _einsum_is_faster(query: jax.Array) -> bool:
+    """XLA's CPU backend runs half-precision attention twice as fast as einsums with float32 accumulation."""
+    return query.dtype.itemsize == 2 and jax.default_backend() == "cpu"
+
+
+def _attention_weights(query: jax.Array, key: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """float32 `[batch, heads, q_len, kv_len]`."""
+    batch, q_len, heads, head_dim = query.shape
+    kv_heads = key.shape[2]
+    grouped = query.reshape(batch, q_len, kv_heads, heads // kv_heads, head_dim)
+    scores = jnp.einsum("bqkgd,bskd->bkgqs", grouped, key, preferred_element_type=jnp.float32)
+    scores = scores.reshape(batch, heads, q_len, key.shape[1]) * head_dim**-0.5
+    if mask is not None:
+        scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
+    return jax.nn.softmax(scores, axis=-1)
+
+
+def _mix(weights: jax.Array, value: jax.Array) -> jax.Array:
+    """`[batch, q_len, heads, head_dim]` in float32."""
+    batch, heads, q_len, kv_len = weights.shape
+    kv_heads = value.shape[2]
+    grouped = weights.astype(value.dtype).reshape(batch, kv_heads, heads // kv_heads, q_len, kv_len)
+    mixed = jnp.einsum("bkgqs,bskd->bqkgd", grouped, value, preferred_element_type=jnp.float32)
+    return mixed.reshape(batch, q_len, heads, value.shape[3])

@@ -1,0 +1,40 @@
+"""Calling a model as a function of its parameters: compiled outside a trace, plainly inside one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from flaxmodels.nn.functional import Functional, functional
+
+
+def call(model: Any, inputs: dict[str, Any], params: Any, dropout_rng: jax.Array | None) -> Any:
+    """`model.forward(**inputs)` with `params` in the place of the model's own.
+
+    Booleans and texts are compiled into the computation; anything else is an array or a pytree of arrays.
+    """
+    options = tuple(sorted((name, value) for name, value in inputs.items() if isinstance(value, bool | str)))
+    arrays = {name: _as_arrays(value) for name, value in inputs.items() if not isinstance(value, bool | str)}
+    structure = functional(model)
+    values = structure.values(params)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((values, arrays, dropout_rng))):
+        return _forward(structure, values, arrays, dropout_rng, options)
+    if "forward" not in structure.compiled:
+        structure.compiled["forward"] = jax.jit(
+            lambda values, arrays, key, options: _forward(structure, values, arrays, key, options),
+            static_argnums=3,
+        )
+    return structure.compiled["forward"](values, arrays, dropout_rng, options)
+
+
+def _forward(structure: Functional, values, arrays, dropout_rng, options) -> Any:
+    return structure.bind(values).forward(**arrays, **dict(options), dropout_rng=dropout_rng)
+
+
+def _as_arrays(value: Any) -> Any:
+    """Nested lists, numpy arrays and whatever numpy can read become jax arrays; pytrees of them stay pytrees."""
+    if isinstance(value, list) or hasattr(value, "__array__") and not isinstance(value, jax.Array):
+        return jnp.asarray(value)
+    return value

@@ -1,0 +1,86 @@
+"""A module as a pure function of its parameters, so that compiled code takes flat lists of arrays."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from flax import nnx
+
+from flaxmodels.errors import FlaxModelsError
+from flaxmodels.nn.module import Module, is_abstract, split_shared, structure_version
+
+
+class Functional:
+    """The structure of a module without its parameters, as it was at one moment.
+
+    `paths` are the "/"-joined paths of the distinct parameters; lists of values are in their order everywhere.
+    """
+
+    def __init__(self, module: Module):
+        leaves, _ = split_shared(module)
+        self.version = structure_version()
+        self.paths = [leaf.name for leaf in leaves]
+        self.variables = [leaf.variable for leaf in leaves]
+        self.compiled: dict[Any, Any] = {}
+        self._orders: dict[Any, list[int]] = {}
+        self._graph, state = nnx.split(module)
+        position = {id(variable): number for number, variable in enumerate(self.variables)}
+        self._flat = [
+            (path, position[id(_descend(module, path))]) for path, _ in nnx.to_flat_state(state)
+        ]
+
+    def bind(self, values: Sequence[Any]) -> Any:
+        """A copy of the module that holds `values` as its parameters."""
+        state = nnx.from_flat_state([(path, values[number]) for path, number in self._flat])
+        return nnx.merge(self._graph, state)
+
+    def values(self, params: Any = None) -> list[Any]:
+        """The values of `params` (a nested dict), or those that the module holds, as a flat list."""
+        if params is None:
+            if any(is_abstract(variable) for variable in self.variables):
+                raise FlaxModelsError("the model holds no parameters: pass params=, or call init_weights()")
+            return [variable.get_value() for variable in self.variables]
+        leaves, tree = jax.tree.flatten(params)
+        if tree not in self._orders:
+            self._orders[tree] = self._order(params)
+        return [leaves[number] for number in self._orders[tree]]
+
+    def _order(self, params: Any) -> list[int]:
+        given = {
+            "/".join(str(getattr(key, "key", key)) for key in path): number
+            for number, (path, _) in enumerate(jax.tree_util.tree_flatten_with_path(params)[0])
+        }
+        check_keys(given, self.paths)
+        return [given[path] for path in self.paths]
+
+
+def check_keys(given, expected) -> None:
+    """Raise `FlaxModelsError` listing the parameters that are missing and those that the model does not have."""
+    missing, extra = sorted(set(expected) - set(given)), sorted(set(given) - set(expected))
+    if missing or extra:
+        lines = [f"  - missing {name}" for name in missing] + [f"  - unexpected {name}" for name in extra]
+        raise FlaxModelsError("the parameters do not fit the model:\n" + "\n".join(lines))
+
+
+_FUNCTIONALS: weakref.WeakKeyDictionary[Module, Functional] = weakref.WeakKeyDictionary()
+
+
+def functional(module: Module) -> Functional:
+    """The pure function of `module`; the same object until an attribute of a module is set."""
+    found = _FUNCTIONALS.get(module)
+    if found is None or found.version != structure_version():
+        fresh = Functional(module)
+        if found is not None and found.paths == fresh.paths and found._graph == fresh._graph:
+            found.version, found.variables = fresh.version, fresh.variables
+            return found
+        _FUNCTIONALS[module] = found = fresh
+    return found
+
+
+def _descend(module: Any, path: Sequence[Any]) -> Any:
+    for name in path:
+        module = getattr(module, str(name))
+    return module

@@ -1,0 +1,121 @@
+"""Layers that own parameters: dense, embedding and norm."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.nn.initializers import Initializer, normal, ones, zeros
+
+from flaxmodels.nn.module import Module, TorchLeaf, param
+from flaxmodels.nn.policy import Policy
+from interop.ops import Transpose
+
+MIN_ROWS_OF_CPU_KERNEL = 2
+
+
+def matmul(x: jax.Array, weight: jax.Array, contract: int = 0) -> jax.Array:
+    """`x` [..., in] times `weight`, contracting its axis `contract`, in the dtype of `x` with float32 accumulation.
+
+    XLA's CPU backend has a fast half-precision kernel for two rows or more with a float32 result; any other
+    half-precision product converts the whole weight to float32 on every call.
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    count = rows.shape[0]
+    if x.dtype.itemsize == 2 and count < MIN_ROWS_OF_CPU_KERNEL and jax.default_backend() == "cpu":
+        rows = jnp.pad(rows, ((0, MIN_ROWS_OF_CPU_KERNEL - count), (0, 0)))
+    y = jax.lax.dot_general(
+        rows, weight, (((1,), (contract,)), ((), ())), preferred_element_type=jnp.float32
+    ).astype(x.dtype)
+    return y[:count].reshape(*x.shape[:-1], -1)
+
+
+class Linear(Module):
+    """`x @ kernel + bias`, kernel `[in_features, out_features]`."""
+
+    torch_leaves = {"kernel": TorchLeaf("weight", (Transpose((1, 0)),))}
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        policy: Policy,
+        *,
+        use_bias: bool = True,
+        init: Initializer = normal(0.02),
+    ):
+        self.dtype = policy.dtype
+        self.kernel = param((in_features, out_features), policy.param_dtype, init)
+        self.bias = param((out_features,), policy.param_dtype, zeros) if use_bias else None
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return _add_bias(matmul(x.astype(self.dtype), self.kernel[...].astype(self.dtype)), self.bias)
+
+
+class TiedLinear(Module):
+    """`x @ embedding.T + bias`: an output projection that shares the `[vocab, hidden]` parameter of an embedding."""
+
+    torch_leaves = {"embedding": TorchLeaf("weight")}
+
+    def __init__(self, embedding: nnx.Param, policy: Policy, *, bias: nnx.Param | None = None):
+        self.dtype = policy.dtype
+        self.embedding = embedding
+        self.bias = bias
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = matmul(x.astype(self.dtype), self.embedding[...].astype(self.dtype), contract=1)
+        return _add_bias(y, self.bias)
+
+
+def _add_bias(y: jax.Array, bias: nnx.Param | None) -> jax.Array:
+    return y if bias is None else y + bias[...].astype(y.dtype)
+
+
+class Embedding(Module):
+    """A table `[num_embeddings, features]` looked up by integer ids."""
+
+    torch_leaves = {"embedding": TorchLeaf("weight")}
+
+    def __init__(
+        self, num_embeddings: int, features: int, policy: Policy, *, init: Initializer = normal(0.02)
+    ):
+        self.dtype = policy.dtype
+        self.embedding = param((num_embeddings, features), policy.param_dtype, init)
+
+    def __call__(self, ids: jax.Array) -> jax.Array:
+        return jnp.take(self.embedding[...], ids, axis=0, mode="clip").astype(self.dtype)
+
+
+class LayerNorm(Module):
+    """Layer normalisation over the last axis, in float32 (arXiv 1607.06450)."""
+
+    torch_leaves = {
+        "scale": TorchLeaf("weight", legacy_names=("gamma",)),
+        "bias": TorchLeaf("bias", legacy_names=("beta",)),
+    }
+
+    def __init__(self, features: int, policy: Policy, *, epsilon: float):
+        self.epsilon = epsilon
+        self.scale = param((features,), policy.param_dtype, ones)
+        self.bias = param((features,), policy.param_dtype, zeros)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = x.astype(jnp.float32)
+        y = y - y.mean(-1, keepdims=True)
+        y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.epsilon)
+        return (y * self.scale[...].astype(jnp.float32) + self.bias[...].astype(jnp.float32)).astype(x.dtype)
+
+
+class RMSNorm(Module):
+    """Root-mean-square normalisation over the last axis, in float32 (arXiv 1910.07467)."""
+
+    torch_leaves = {"scale": TorchLeaf("weight")}
+
+    def __init__(self, features: int, policy: Policy, *, epsilon: float):
+        self.epsilon = epsilon
+        self.scale = param((features,), policy.param_dtype, ones)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = x.astype(jnp.float32)
+        y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.epsilon)
+        return (y * self.scale[...].astype(jnp.float32)).astype(x.dtype)

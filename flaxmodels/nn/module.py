@@ -1,0 +1,147 @@
+"""Modules whose parameters are described first and filled later.
+
+Building a module allocates nothing: each parameter is an `nnx.Param` that holds a `jax.ShapeDtypeStruct` and the
+initialiser that would fill it. Loading, planning and sharding work on that description; `initialise` draws values
+for just the parameters that no checkpoint provides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from interop.ops import Op
+
+Initializer = Callable[..., jax.Array]
+
+
+@dataclass(frozen=True)
+class TorchLeaf:
+    """How torch stores a parameter: its name in the owning module, older names, and the ops from torch to Flax."""
+
+    name: str
+    ops: tuple[Op, ...] = ()
+    legacy_names: tuple[str, ...] = ()
+
+
+class Module(nnx.Module):
+    """Base of every module of the library.
+
+    `torch_leaves` says how torch stores the parameters that the class itself owns; a parameter that it does not
+    list has the same name and layout there.
+    """
+
+    torch_leaves: ClassVar[dict[str, TorchLeaf]] = {}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        _Version.count += 1
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        _Version.count += 1
+        super().__delattr__(name)
+
+
+class _Version:
+    """Counts assignments to module attributes, so that compiled calls know when to look at the structure again."""
+
+    count = 0
+
+
+def structure_version() -> int:
+    """A number that differs after any attribute of any module was set or deleted."""
+    return _Version.count
+
+
+class ModuleList(Module):
+    """Modules in order, under the names "0", "1", ... that torch gives them."""
+
+    def __init__(self, modules):
+        for number, module in enumerate(modules):
+            setattr(self, str(number), module)
+
+    def __len__(self) -> int:
+        return sum(name.isdigit() for name in vars(self))
+
+    def __getitem__(self, number: int):
+        return getattr(self, str(range(len(self))[number]))
+
+    def __iter__(self):
+        return (self[number] for number in range(len(self)))
+
+
+def param(shape: tuple[int, ...], dtype, init: Initializer) -> nnx.Param:
+    """A parameter that is described but not allocated; `init(key, shape, dtype)` would fill it."""
+    return nnx.Param(jax.ShapeDtypeStruct(shape, dtype), init=init)
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A parameter in its place: `path` names the module attributes from the root, the last one its own."""
+
+    path: tuple[str, ...]
+    variable: nnx.Variable
+    owner: nnx.Module
+
+    @property
+    def name(self) -> str:
+        """The path joined by "/"."""
+        return "/".join(self.path)
+
+    @property
+    def torch(self) -> TorchLeaf:
+        """How torch stores it in the owning module."""
+        return getattr(self.owner, "torch_leaves", {}).get(self.path[-1], TorchLeaf(self.path[-1]))
+
+    @property
+    def torch_name(self) -> str:
+        """Its full name in a torch state dict."""
+        return ".".join((*self.path[:-1], self.torch.name))
+
+
+def iter_leaves(module: nnx.Module, path: tuple[str, ...] = ()) -> Iterator[Leaf]:
+    """Every parameter below `module` in order of definition; a shared one comes once for each place it is in."""
+    for name, value in vars(module).items():
+        if isinstance(value, nnx.Variable):
+            yield Leaf((*path, name), value, module)
+        elif isinstance(value, nnx.Module):
+            yield from iter_leaves(value, (*path, name))
+
+
+def split_shared(module: nnx.Module) -> tuple[list[Leaf], dict[str, Leaf]]:
+    """The distinct parameters of `module`, and the further torch names of those that are in several places."""
+    owned: dict[int, Leaf] = {}
+    aliases: dict[str, Leaf] = {}
+    for leaf in iter_leaves(module):
+        if first := owned.get(id(leaf.variable)):
+            aliases[leaf.torch_name] = first
+        else:
+            owned[id(leaf.variable)] = leaf
+    return list(owned.values()), aliases
+
+
+def is_abstract(variable: nnx.Variable) -> bool:
+    """Whether the parameter is described but not filled."""
+    return isinstance(variable.get_raw_value(), jax.ShapeDtypeStruct)
+
+
+def initial_value(leaf: Leaf, key: jax.Array) -> jax.Array:
+    """The initial value of a parameter: a function of the key and the parameter's own path alone."""
+    for part in leaf.path:
+        key = jax.random.fold_in(key, _stable_hash(part))
+    shape = leaf.variable.get_raw_value()
+    init = leaf.variable.get_metadata().get("init", jnp.zeros)
+    return init(key, shape.shape, shape.dtype)
+
+
+def _stable_hash(text: str) -> int:
+    """A 32-bit hash that is the same in every process (FNV-1a)."""
+    value = 2166136261
+    for byte in text.encode():
+        value = (value ^ byte) * 16777619 % 2**32
+    return value

@@ -1,0 +1,50 @@
+"""How a model is computed, as opposed to what it computes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from flaxmodels.errors import ConfigError
+
+ATTENTION_IMPLEMENTATIONS = ("eager", "sdpa")
+FLOAT_DTYPES = ("float32", "bfloat16", "float16", "float64")
+
+
+def to_dtype(dtype: Any) -> np.dtype:
+    """A floating dtype given as a string, a jnp, numpy or torch dtype; `ConfigError` for anything else."""
+    name = str(dtype).removeprefix("torch.") if not isinstance(dtype, str) else dtype
+    try:
+        found = jnp.dtype(name) if isinstance(dtype, str) or name != str(dtype) else jnp.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or found.name not in FLOAT_DTYPES:
+        raise ConfigError(f"{dtype!r} is not a dtype for models: expected one of {', '.join(FLOAT_DTYPES)}")
+    return found
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The choices that leave a model's mathematics alone.
+
+    Attributes:
+        dtype: of the computation. Softmax, norms and logits accumulate in float32 all the same.
+        param_dtype: of the stored parameters.
+        attn_implementation: "sdpa" (fused, `jax.nn.dot_product_attention`) or "eager".
+    """
+
+    dtype: np.dtype = np.dtype("float32")
+    param_dtype: np.dtype = np.dtype("float32")
+    attn_implementation: str = "sdpa"
+
+    def __post_init__(self):
+        object.__setattr__(self, "dtype", to_dtype(self.dtype))
+        object.__setattr__(self, "param_dtype", to_dtype(self.param_dtype))
+        if self.attn_implementation not in ATTENTION_IMPLEMENTATIONS:
+            raise ConfigError(
+                f"attn_implementation={self.attn_implementation!r} is not known: "
+                f"expected one of {', '.join(ATTENTION_IMPLEMENTATIONS)}"
+            )

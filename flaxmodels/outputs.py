@@ -1,0 +1,146 @@
+"""What models return: frozen pytrees that are read by attribute, by key, or like the tuple of what they hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar, dataclass_transform
+
+import jax
+
+from flaxmodels.nn.cache import Cache
+
+
+Output = TypeVar("Output", bound="ModelOutput")
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+class ModelOutput:
+    """Base of all outputs. A subclass is a frozen dataclass and a JAX pytree by being defined."""
+
+    def __init_subclass__(cls) -> None:
+        dataclass(frozen=True, kw_only=True)(cls)
+        jax.tree_util.register_dataclass(cls, [field.name for field in fields(cls)], [])  # type: ignore[arg-type]
+
+    def keys(self) -> tuple[str, ...]:
+        """Names of the values that are present."""
+        return tuple(field.name for field in fields(self) if getattr(self, field.name) is not None)  # type: ignore[arg-type]
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """The values that are present, in order."""
+        return tuple(getattr(self, name) for name in self.keys())
+
+    def values(self) -> tuple[Any, ...]:
+        """The values that are present, in order."""
+        return self.to_tuple()
+
+    def items(self) -> tuple[tuple[str, Any], ...]:
+        """Names and values of what is present, in order."""
+        return tuple(zip(self.keys(), self.to_tuple(), strict=True))
+
+    def to(self, kind: type[Output], **values: Any) -> Output:
+        """A `kind` with `values` and whatever else of this output it has fields for: what a head returns."""
+        shared = {field.name for field in fields(kind)} & {field.name for field in fields(self)}  # type: ignore[arg-type]
+        return kind(**{name: getattr(self, name) for name in shared} | values)
+
+    def __getitem__(self, key: str | int | slice) -> Any:
+        if not isinstance(key, str):
+            return self.to_tuple()[key]
+        if key not in self.keys():
+            raise KeyError(key)
+        return getattr(self, key)
+
+    def __iter__(self):
+        return iter(self.keys())
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.keys()
+
+    def __len__(self) -> int:
+        return len(self.keys())
+
+
+Layers = tuple[jax.Array, ...]
+"""One array a layer (hidden states: the embeddings' first, so one more)."""
+
+
+class BaseModelOutput(ModelOutput):
+    """`last_hidden_state` `[batch, q_len, hidden]`; `hidden_states` the same for each layer, the embeddings' first;
+    `attentions` `[batch, heads, q_len, kv_len]` for each layer; `past_key_values` the cache with these tokens in it.
+    """
+
+    last_hidden_state: jax.Array
+    past_key_values: Cache | None = None
+    hidden_states: Layers | None = None
+    attentions: Layers | None = None
+    cross_attentions: Layers | None = None
+
+
+class BaseModelOutputWithPooling(ModelOutput):
+    """As `BaseModelOutput`, with `pooler_output` `[batch, hidden]`: one vector for the whole sequence."""
+
+    last_hidden_state: jax.Array
+    pooler_output: jax.Array | None = None
+    past_key_values: Cache | None = None
+    hidden_states: Layers | None = None
+    attentions: Layers | None = None
+    cross_attentions: Layers | None = None
+
+
+class CausalLMOutput(ModelOutput):
+    """`logits` `[batch, q_len, vocab]` of the next token at each position."""
+
+    logits: jax.Array
+    past_key_values: Cache | None = None
+    hidden_states: Layers | None = None
+    attentions: Layers | None = None
+    cross_attentions: Layers | None = None
+
+
+class MaskedLMOutput(ModelOutput):
+    """`logits` `[batch, q_len, vocab]` of the token at each position."""
+
+    logits: jax.Array
+    hidden_states: Layers | None = None
+    attentions: Layers | None = None
+
+
+class PreTrainingOutput(ModelOutput):
+    """`prediction_logits` `[batch, q_len, vocab]` and `seq_relationship_logits` `[batch, 2]`."""
+
+    prediction_logits: jax.Array
+    seq_relationship_logits: jax.Array
+    hidden_states: Layers | None = None
+    attentions: Layers | None = None
+
+
+class SequenceClassifierOutput(ModelOutput):
+    """`logits` `[batch, num_labels]`."""
+
+    logits: jax.Array
+    hidden_states: Layers | None = None
+    attentions: Layers | None = None
+
+
+class TokenClassifierOutput(ModelOutput):
+    """`logits` `[batch, q_len, num_labels]`."""
+
+    logits: jax.Array
+    hidden_states: Layers | None = None
+    attentions: Layers | None = None
+
+
+class MultipleChoiceOutput(ModelOutput):
+    """`logits` `[batch, num_choices]`."""
+
+    logits: jax.Array
+    hidden_states: Layers | None = None
+    attentions: Layers | None = None
+
+
+class QuestionAnsweringOutput(ModelOutput):
+    """`start_logits` and `end_logits`, `[batch, q_len]`."""
+
+    start_logits: jax.Array
+    end_logits: jax.Array
+    hidden_states: Layers | None = None
+    attentions: Layers | None = None

@@ -1,0 +1,122 @@
+"""The plan of a conversion, made from headers alone: what becomes what, and everything that does not fit.
+
+Loading, converting, dry runs and error messages are readers of one plan.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from interop.ops import Shape
+from interop.rules import Mapped, Rule
+from interop.source import Header, Source
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a model needs: rules from a checkpoint's names to its leaves, and the headers of the leaves.
+
+    Attributes:
+        rules: one bijective table; its sources are the canonical names of the checkpoint.
+        leaves: shape and dtype of each leaf.
+        alternatives: other names under which a source may be found, in order of preference: older names, then
+            names of tensors that are tied to it.
+        base_prefix: name of the base model inside a model with a head, or of this model inside one.
+        is_base: whether the model is that base model itself.
+        ignored: regular expressions (searched in the name) for tensors that a checkpoint may have for nothing.
+        separator: what joins the parts of a name in the checkpoint.
+    """
+
+    rules: tuple[Rule, ...]
+    leaves: Mapping[str, Header]
+    alternatives: Mapping[str, tuple[str, ...]]
+    base_prefix: str = ""
+    is_base: bool = False
+    ignored: tuple[str, ...] = ()
+    separator: str = "."
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A tensor whose shape the model does not have. `expected` is in the layout of the checkpoint."""
+
+    name: str
+    found: Shape
+    expected: Shape
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`rules` are ready to run and name tensors of the checkpoint. `missing` maps absent names to leaves."""
+
+    rules: tuple[Rule, ...]
+    missing: Mapping[str, str]
+    unexpected: tuple[str, ...]
+    mismatched: tuple[Mismatch, ...]
+
+    def read_from(self, source: Source) -> Mapped:
+        """The leaves, as a source."""
+        return Mapped(source, self.rules)
+
+
+def make_plan(wanted: Wanted, headers: Mapping[str, Header]) -> Plan:
+    """Match what is wanted with what is there."""
+    rename = _prefix_rename(wanted, headers)
+    ready: list[Rule] = []
+    missing: dict[str, str] = {}
+    mismatched: list[Mismatch] = []
+    for rule in wanted.rules:
+        found = [_find(name, wanted.alternatives, headers, rename) for name in rule.sources]
+        if None in found:
+            absent = [name for name, there in zip(rule.sources, found, strict=True) if there is None]
+            missing |= dict.fromkeys(absent, rule.targets[0])
+            continue
+        expected = Mapped(_Headers(wanted.leaves), [rule.inverse]).headers
+        present = Rule(tuple(filter(None, found)), rule.targets, rule.ops)
+        wrong = [
+            Mismatch(there, headers[there].shape, expected[name].shape)
+            for name, there in zip(rule.sources, present.sources, strict=True)
+            if headers[there].shape != expected[name].shape
+        ]
+        mismatched += wrong
+        if not wrong:
+            ready.append(present)
+    used = {name for rule in ready for name in rule.sources} | {wrong.name for wrong in mismatched}
+    known = used | {rename(other) for others in wanted.alternatives.values() for other in others}
+    return Plan(tuple(ready), missing, _unexpected(headers, known, wanted.ignored), tuple(mismatched))
+
+
+def _unexpected(headers: Iterable[str], known: set[str], ignored: Sequence[str]) -> tuple[str, ...]:
+    return tuple(
+        name
+        for name in headers
+        if name not in known and not any(re.search(pattern, name) for pattern in ignored)
+    )
+
+
+def _find(name: str, alternatives: Mapping[str, tuple[str, ...]], headers: Mapping[str, Header], rename):
+    candidates = (rename(candidate) for candidate in (name, *alternatives.get(name, ())))
+    return next((candidate for candidate in candidates if candidate in headers), None)
+
+
+def _prefix_rename(wanted: Wanted, headers: Mapping[str, Header]):
+    """The function from canonical names to names in this checkpoint, which may be of the base model or of a head."""
+    prefix = wanted.base_prefix + wanted.separator
+    has_prefix = any(name.startswith(prefix) for name in headers)
+    if not wanted.base_prefix or has_prefix != wanted.is_base:
+        return lambda name: name
+    if wanted.is_base:
+        return lambda name: prefix + name
+    return lambda name: name.removeprefix(prefix)
+
+
+@dataclass(frozen=True)
+class _Headers:
+    """A source that has headers only."""
+
+    headers: Mapping[str, Header]
+
+    def read(self, name, index=None):
+        raise NotImplementedError("there are only headers here")

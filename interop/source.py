@@ -1,0 +1,38 @@
+"""A source of tensors: the one interface between files, parameter trees and mappings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+Index = tuple[slice, ...]
+"""One slice a dimension, with step 1."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """Shape and dtype of a tensor, known before any of its bytes is read."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+
+class Source(Protocol):
+    """Named tensors whose headers are known at once and whose values are read on demand.
+
+    `read(name)` returns the whole tensor, `read(name, index)` the box that `index` names. The array may be a view
+    into a memory map: callers do not write to it.
+    """
+
+    @property
+    def headers(self) -> Mapping[str, Header]: ...
+
+    def read(self, name: str, index: Index | None = None) -> np.ndarray: ...

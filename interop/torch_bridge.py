@@ -1,0 +1,140 @@
+"""Torch's tensors and pickles as numpy arrays. Torch is imported here only, when a function needs it."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import ml_dtypes
+import numpy as np
+
+from interop.errors import InteropError
+from interop.source import Header, Index
+
+if TYPE_CHECKING:
+    import torch
+
+_SHOWN = 5  # entries of a pickle that an error names
+_REMEDY = "Save model.state_dict() with torch.save"
+
+# Dtypes that numpy lacks, spelled alike by torch and ml_dtypes, and one of the same width that both know.
+_CARRIERS = {
+    "bfloat16": "int16",
+    "float8_e4m3fn": "uint8",
+    "float8_e4m3fnuz": "uint8",
+    "float8_e5m2": "uint8",
+    "float8_e5m2fnuz": "uint8",
+    "float8_e8m0fnu": "uint8",
+}
+
+
+class TorchPickle:
+    """A `Source` over a torch `.bin` or `.pt` file that holds a flat dict of names to tensors.
+
+    Unpickling with `weights_only=True` runs no code from the file. If torch 1.6 or later wrote it, it is
+    memory-mapped, and `read` returns views of the map.
+
+    Attributes:
+        path: the file.
+        headers: shape and dtype of every tensor, in the order of the file.
+
+    Raises:
+        InteropError: torch or the file is absent, or the file is truncated or not a flat dict of tensors.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = Path(path)
+        self._arrays = _arrays(self.path, _unpickle(self.path))
+        self.headers = {name: Header(array.shape, array.dtype) for name, array in self._arrays.items()}
+
+    def read(self, name: str, index: Index | None = None) -> np.ndarray:
+        """The tensor, or the box of it that `index` names, as a view."""
+        return self._arrays[name][(*(index or ()), ...)]
+
+
+def to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    """The tensor as an array of the same dtype, bfloat16 and float8 included; a view if it is on the CPU.
+
+    Raises:
+        TypeError, RuntimeError: numpy has no such tensor: it is sparse, for example, or on the meta device.
+    """
+    tensor = tensor.detach().cpu()
+    name = str(tensor.dtype).removeprefix("torch.")
+    if name not in _CARRIERS:
+        return tensor.numpy()
+    return tensor.view(getattr(_torch(), _CARRIERS[name])).numpy().view(getattr(ml_dtypes, name))
+
+
+def from_numpy(array: np.ndarray) -> torch.Tensor:
+    """The array as a tensor of the same dtype, sharing its memory; a read-only array is copied.
+
+    Torch has no read-only tensors, and a write through one into a mapped file would end the process.
+    """
+    torch = _torch()
+    name = array.dtype.name
+    array = array if array.flags.writeable else array.copy()
+    if name not in _CARRIERS:
+        return torch.from_numpy(array)
+    return torch.from_numpy(array.view(_CARRIERS[name])).view(getattr(torch, name))
+
+
+def _torch() -> ModuleType:
+    try:
+        import torch
+    except ImportError as error:
+        raise InteropError("Torch pickles and modules need torch. Run: pip install torch") from error
+    return torch
+
+
+def _unpickle(path: Path) -> Any:
+    torch = _torch()
+    try:
+        with path.open("rb") as file:
+            mappable = file.read(4) == b"PK\x03\x04"
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mappable)
+    except OSError as error:
+        raise InteropError(
+            f"{path}: {error.strerror or error}. Check the path and its permissions."
+        ) from error
+    except Exception as error:  # torch lets through whatever a corrupt pickle makes Python raise
+        raise _explain(path, error) from error
+
+
+def _explain(path: Path, error: Exception) -> InteropError:
+    """Tells a pickle that wants to run code from one that is broken."""
+    code = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
+    if code is None:
+        return InteropError(f"{path.name}: truncated or not a torch checkpoint. Download or copy it again.")
+    return InteropError(
+        f"{path.name}: refused, because it calls {code[1]} and weights need no code. {_REMEDY}."
+    )
+
+
+def _arrays(path: Path, content: Any) -> dict[str, np.ndarray]:
+    """The arrays of an unpickled dict of tensors."""
+    if not isinstance(content, dict):
+        found = type(content).__name__
+        raise InteropError(f"{path.name}: holds a {found}, expected a dict of names to tensors. {_REMEDY}.")
+    arrays: dict[str, np.ndarray] = {}
+    others: list[str] = []
+    for name, value in content.items():
+        try:
+            if not isinstance(name, str):
+                raise TypeError(name)
+            arrays[name] = to_numpy(value)
+        except (AttributeError, TypeError, RuntimeError):
+            others.append(f"{name!r} is {_describe(value)}")
+    if others:
+        listed = ", ".join(others[:_SHOWN]) + (f" and {len(others) - _SHOWN} more" if others[_SHOWN:] else "")
+        raise InteropError(f"{path.name}: holds more than dense tensors: {listed}. {_REMEDY}.")
+    return arrays
+
+
+def _describe(value: Any) -> str:
+    return (
+        f"{value.dtype} ({value.layout})" if hasattr(value, "layout") else f"of type {type(value).__name__}"
+    )

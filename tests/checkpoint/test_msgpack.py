@@ -1,0 +1,319 @@
+"""Flax msgpack files beside flax.serialization, and files that break the rules."""
+
+from __future__ import annotations
+
+import re
+import weakref
+from pathlib import Path
+
+import flax.serialization
+import jax.numpy as jnp
+import ml_dtypes
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from mutations import damaged_copies, read_or_refuse
+
+import flaxmodels.checkpoint.msgpack as flax_msgpack
+from flaxmodels.checkpoint.msgpack import MsgpackFile, write_msgpack
+from flaxmodels.errors import CheckpointError
+from interop.source import Header
+
+GOLDEN = (
+    b"\x82"
+    b"\xa1b\x81\xa6kernel\xc7\x13\x01\x93\x92\x01\x02\xa8bfloat16\xc4\x04\x80\x3f\x40\x40"
+    b"\xa5scale\xd8\x01\x93\x90\xa7float32\xc4\x04\x00\x00\x00\xc0"
+)
+GOLDEN_ARRAYS = {
+    "b/kernel": np.array([[1, 3]], ml_dtypes.bfloat16),
+    "scale": np.array(-2, np.float32),
+}
+
+
+def tree() -> dict:
+    """A small tree: awkward shapes, several dtypes, keys out of order and one array of 300 bytes."""
+    rng = np.random.default_rng(0)
+    return {
+        "model": {
+            "z": {"kernel": rng.normal(size=(5, 15)).astype(np.float32)},
+            "a": {"bias": rng.normal(size=7).astype(ml_dtypes.bfloat16), "empty": np.zeros((0, 3), np.int8)},
+        },
+        "steps": np.array(3, np.int64),
+        "mask": np.array([[True], [False]]),
+        "lm_head": {"kernel": rng.normal(size=(3, 4)).astype(ml_dtypes.float8_e4m3fn)},
+    }
+
+
+def flatten(node: dict, prefix: str = "") -> dict[str, np.ndarray]:
+    flat = {}
+    for key, value in node.items():
+        flat |= flatten(value, f"{prefix}{key}/") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def write(path: Path, arrays: dict[str, np.ndarray]) -> Path:
+    headers = {name: Header(array.shape, array.dtype) for name, array in arrays.items()}
+    write_msgpack(path, headers, arrays.__getitem__)
+    return path
+
+
+def save(path: Path, content: object) -> Path:
+    """A file as Flax writes it."""
+    path.write_bytes(flax.serialization.to_bytes(content))
+    return path
+
+
+def assert_same(left: np.ndarray, right: np.ndarray) -> None:
+    assert (left.shape, left.dtype, left.tobytes()) == (right.shape, right.dtype, right.tobytes())
+
+
+@pytest.fixture(params=[2**30, 64, 1], ids=["whole", "chunks of 64 bytes", "chunks of one element"])
+def chunk_bytes(request, monkeypatch):
+    """Lowers the size from which arrays are written in chunks, in Flax and here."""
+    monkeypatch.setattr(flax.serialization, "MAX_CHUNK_SIZE", request.param)
+    monkeypatch.setattr(flax_msgpack, "MAX_CHUNK_BYTES", request.param)
+    return request.param
+
+
+def test_writes_the_bytes_of_flax(tmp_path, chunk_bytes):
+    path = write(tmp_path / "flax_model.msgpack", flatten(tree()))
+    assert path.read_bytes() == flax.serialization.to_bytes(tree())
+
+
+def test_reads_what_flax_wrote(tmp_path, chunk_bytes):
+    source = MsgpackFile(save(tmp_path / "flax_model.msgpack", tree()))
+    arrays = flatten(tree())
+    assert source.headers == {name: Header(array.shape, array.dtype) for name, array in arrays.items()}
+    for name, array in arrays.items():
+        assert_same(source.read(name), array)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        (slice(0, 5), slice(0, 15)),
+        (slice(1, 2), slice(0, 15)),
+        (slice(1, 4), slice(3, 9)),
+        (slice(2, 2), slice(0, 15)),
+        (slice(None), slice(14, 15)),
+    ],
+)
+def test_boxes(tmp_path, chunk_bytes, index):
+    source = MsgpackFile(save(tmp_path / "flax_model.msgpack", tree()))
+    assert_same(
+        source.read("model/z/kernel", index), np.ascontiguousarray(tree()["model"]["z"]["kernel"][index])
+    )
+
+
+def test_golden_bytes(tmp_path):
+    path = write(tmp_path / "flax_model.msgpack", GOLDEN_ARRAYS)
+    assert path.read_bytes() == GOLDEN
+    source = MsgpackFile(path)
+    for name, array in GOLDEN_ARRAYS.items():
+        assert_same(source.read(name), array)
+
+
+@pytest.mark.parametrize("size", [0, 1, 3, 4, 5, 200, 255, 256, 65_535, 65_536, 70_000])
+def test_every_width_of_length(tmp_path, size):
+    array = np.arange(size).astype(np.uint8)
+    path = write(tmp_path / "flax_model.msgpack", {"x" * max(size // 100, 1): array})
+    assert path.read_bytes() == flax.serialization.to_bytes({"x" * max(size // 100, 1): array})
+    assert_same(MsgpackFile(path).read("x" * max(size // 100, 1)), array)
+
+
+@pytest.mark.parametrize("count", [0, 15, 16, 70_000])
+def test_every_width_of_map(tmp_path, count):
+    arrays = {f"k{number}": np.array(number, np.int32) for number in range(count)}
+    path = write(tmp_path / "flax_model.msgpack", arrays)
+    assert path.read_bytes() == flax.serialization.to_bytes(dict(arrays))
+    assert list(MsgpackFile(path).headers) == list(arrays)
+
+
+def test_jax_arrays_and_numpy_scalars_of_flax(tmp_path):
+    source = MsgpackFile(save(tmp_path / "x", {"a": jnp.ones((2, 3), jnp.bfloat16), "b": np.float32(2)}))
+    assert_same(source.read("a"), np.ones((2, 3), ml_dtypes.bfloat16))
+    assert_same(source.read("b"), np.array(2, np.float32))
+
+
+def test_transposed_arrays_are_written_in_c_order(tmp_path, chunk_bytes):
+    array = np.arange(24, dtype=ml_dtypes.bfloat16).reshape(2, 3, 4).transpose(2, 0, 1)
+    path = write(tmp_path / "flax_model.msgpack", {"x": array})
+    assert_same(MsgpackFile(path).read("x"), np.ascontiguousarray(array))
+
+
+def test_reads_are_read_only_views(tmp_path):
+    source = MsgpackFile(save(tmp_path / "flax_model.msgpack", tree()))
+    whole = source.read("model/z/kernel")
+    assert np.shares_memory(whole, source.read("model/z/kernel", (slice(1, 3), slice(0, 15))))
+    assert not whole.flags.writeable
+
+
+def test_one_array_is_held_at_a_time(tmp_path):
+    held: list[weakref.ref[np.ndarray]] = []
+
+    def read(name: str) -> np.ndarray:
+        assert all(ref() is None for ref in held)
+        array = np.zeros((3, 4), np.float32)
+        held.append(weakref.ref(array))
+        return array
+
+    write_msgpack(tmp_path / "x", dict.fromkeys(["a/b", "a/c", "d"], Header((3, 4), np.dtype("f4"))), read)
+    assert len(held) == 3
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        (
+            {"a": np.zeros(2), "a/b": np.zeros(2)},
+            "'a/b' lies below 'a', itself an array. Rename one of them.",
+        ),
+        (
+            {"a/b": np.zeros(2), "a": np.zeros(2)},
+            "'a' is an array, but others lie below it. Rename it.",
+        ),
+        (
+            {"a": np.zeros(2, ">f4"), "b": np.zeros(2, "U3"), "c": np.zeros(2)},
+            "The format has no such dtype: a is >f4, b is <U3. Cast to one of bool, uint8, uint16, uint32, "
+            "uint64, int8, int16, int32, int64, float16, float32, float64, complex64, complex128, bfloat16, "
+            "float8_e4m3fn, float8_e5m2, float8_e8m0fnu.",
+        ),
+    ],
+)
+def test_refuses_what_the_format_cannot_hold(tmp_path, arrays, message):
+    with pytest.raises(CheckpointError, match=f"^{re.escape(message)}$"):
+        write(tmp_path / "flax_model.msgpack", arrays)
+    assert not (tmp_path / "flax_model.msgpack").exists()
+
+
+def test_refuses_arrays_that_do_not_match_their_header(tmp_path):
+    with pytest.raises(CheckpointError) as error:
+        write_msgpack(
+            tmp_path / "x", {"a/x": Header((2,), np.dtype(np.float16))}, lambda name: np.zeros(2, "f4")
+        )
+    assert str(error.value) == (
+        "a/x: the array is float32 (2,), its header says float16 (2,). Cast or reshape it."
+    )
+
+
+def ext(*parts: object, code: int = 1) -> msgpack.ExtType:
+    """An array of Flax with any content, however wrong."""
+    return msgpack.ExtType(code, msgpack.packb(parts))
+
+
+def chunked(shape: list[int], *chunks: object) -> dict:
+    numbered = [dict(zip("0123456789", values, strict=False)) for values in (shape, chunks)]
+    return {"__msgpack_chunked_array__": True, "shape": numbered[0], "chunks": numbered[1]}
+
+
+def deep(levels: int) -> dict:
+    node: dict = {}
+    for _ in range(levels):
+        node = {"k": node}
+    return node
+
+
+FOUR = ext((4,), "uint8", b"1234")
+NOT_CHUNKED = "'x' is not a chunked array of Flax"
+BROKEN = {
+    "garbage": (b"garbage", "the root should be of type map"),
+    "empty": (b"", "truncated or corrupt at byte 0 (1 more expected, 0 left)"),
+    "truncated": (GOLDEN[:-1], "truncated or corrupt at byte 53 (4 more expected, 3 left)"),
+    "truncated map": (GOLDEN[:33], "truncated or corrupt at byte 33 (1 more expected, 0 left)"),
+    "trailing": (GOLDEN + b"\0", "the tree ends at byte 57 but 1 more follow"),
+    "huge map": (b"\xdf\xff\xff\xff\xff", "truncated or corrupt at byte 5 (1 more expected, 0 left)"),
+    "huge key": (b"\x81\xdb\xff\xff\xff\xff", "a key in the root is not a short text"),
+    "key not text": ({1: FOUR}, "a key in the root is not a short text"),
+    "key not UTF-8": (b"\x81\xa1\xff", "corrupt at byte 2: a name is not UTF-8"),
+    "duplicate key": (
+        b"\x82" + msgpack.packb("x") + msgpack.packb(FOUR) + msgpack.packb("x") + msgpack.packb(FOUR),
+        "the key 'x' in the root is there twice or holds a '/'",
+    ),
+    "separator": ({"a": {"x/y": FOUR}}, "the key 'x/y' in 'a' is there twice or holds a '/'"),
+    "too deep": (deep(66), "maps are nested deeper than 64"),
+    "foreign ext": ({"x": ext((4,), "uint8", b"1234", code=2)}, "'x' is not an array of Flax"),
+    "no triple": ({"x": ext((4,), "uint8")}, "'x' is not an array of Flax"),
+    "rank": ({"x": ext((1,) * 33, "uint8", b"1")}, f"'x' is uint8 {(1,) * 33} but holds 1 bytes"),
+    "no shape": ({"x": ext("shape", "uint8", b"1")}, "the shape of 'x' should be of type array"),
+    "negative": ({"x": ext((-4,), "uint8", b"1")}, "the shape of 'x' should be of type int"),
+    "no data": ({"x": ext((4,), "uint8", 5)}, "the data of 'x' should be of type bytes"),
+    "size": ({"x": ext((5,), "uint8", b"1234")}, "'x' is uint8 (5,) but holds 4 bytes"),
+    "huge": (
+        {"x": ext((2**63, 2**63, 0), "uint8", b"")},
+        f"'x' is uint8 ({2**63}, {2**63}, 0) but holds 0 bytes",
+    ),
+    "loose ext": (
+        {"x": msgpack.ExtType(1, msgpack.packb(((4,), "uint8", b"1234")) + b"\0")},
+        "'x' is uint8 (4,) but holds 4 bytes",
+    ),
+    "marker false": ({"x": chunked([4], FOUR) | {"__msgpack_chunked_array__": False}}, NOT_CHUNKED),
+    "no chunks": (
+        {"x": {"__msgpack_chunked_array__": True, "shape": {"0": 4}, "chunk": {"0": FOUR}}},
+        NOT_CHUNKED,
+    ),
+    "numbering": (
+        {"x": {"__msgpack_chunked_array__": True, "shape": {"1": 4}, "chunks": {"0": FOUR}}},
+        NOT_CHUNKED,
+    ),
+    "short chunks": (
+        {"x": chunked([3, 3], FOUR, FOUR)},
+        "the chunks of 'x' do not make up an array of shape (3, 3)",
+    ),
+    "no chunk": ({"x": chunked([0])}, "the chunks of 'x' do not make up an array of shape (0,)"),
+    "mixed chunks": (
+        {"x": chunked([8], FOUR, ext((4,), "int8", b"1234"))},
+        "the chunks of 'x' do not make up an array of shape (8,)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_files(tmp_path, name):
+    content, problem = BROKEN[name]
+    path = tmp_path / "flax_model.msgpack"
+    path.write_bytes(content if isinstance(content, bytes) else msgpack.packb(content))
+    with pytest.raises(CheckpointError) as error:
+        MsgpackFile(path)
+    assert str(error.value) == f"flax_model.msgpack: {problem}. Download or copy it again."
+
+
+@pytest.mark.parametrize("dtype", ["object", "U4", "datetime64[ns]", "O", ">f4", "float128"])
+def test_unknown_dtypes(tmp_path, dtype):
+    path = tmp_path / "flax_model.msgpack"
+    path.write_bytes(msgpack.packb({"a": {"x": ext((1,), dtype, b"12345678")}}))
+    with pytest.raises(CheckpointError) as error:
+        MsgpackFile(path)
+    assert str(error.value) == (
+        f"flax_model.msgpack: 'a/x' has the unknown dtype {dtype!r}. Save it as one of bool, uint8, uint16, "
+        "uint32, uint64, int8, int16, int32, int64, float16, float32, float64, complex64, complex128, bfloat16, "
+        "float8_e4m3fn, float8_e5m2, float8_e8m0fnu."
+    )
+
+
+@pytest.mark.parametrize("value", [3, -3, 2.5, None, "text", b"bytes", True])
+def test_more_than_parameters(tmp_path, value):
+    path = save(tmp_path / "flax_model.msgpack", {"params": {"x": np.zeros(2)}, "opt": {"step": value}})
+    message = (
+        "flax_model.msgpack: 'opt/step' is neither a map nor an array. "
+        "Save parameters alone: flax.serialization.to_bytes(params)."
+    )
+    with pytest.raises(CheckpointError) as error:
+        MsgpackFile(path)
+    assert str(error.value) == message
+
+
+def test_empty_maps_hold_nothing(tmp_path):
+    assert MsgpackFile(save(tmp_path / "flax_model.msgpack", {"a": {}, "b": {"c": {}}})).headers == {}
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(damaged_copies(flax.serialization.to_bytes(tree())) | damaged_copies(GOLDEN))
+def test_a_damaged_file_is_read_or_refused(tmp_path_factory, data):
+    read_or_refuse(MsgpackFile, tmp_path_factory.getbasetemp() / "damaged.msgpack", data, CheckpointError)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(damaged_copies(msgpack.packb({"a": {"x": chunked([2, 4], FOUR, FOUR)}})))
+def test_a_damaged_chunked_array_is_read_or_refused(tmp_path_factory, data):
+    read_or_refuse(MsgpackFile, tmp_path_factory.getbasetemp() / "damaged.msgpack", data, CheckpointError)
