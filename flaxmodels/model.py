@@ -335,7 +335,7 @@ class PreTrainedModel(Module):
         weights = location.weights(variant=variant, use_safetensors=use_safetensors, from_flax=from_flax)
         wishes = [torch_dtype or dtype or "float32", torch_dtype or param_dtype or "float32"]
         dtypes = [_auto_dtype(found, weights.source) if wish == "auto" else wish for wish in wishes]
-        policy = Policy(*map(to_dtype, dtypes), attn_implementation)
+        policy = Policy(to_dtype(dtypes[0]), to_dtype(dtypes[1]), attn_implementation)
         model = cls.part(found, policy, *model_args)
         model.seed = seed
         params, info = model._load(weights, ignore_mismatched_sizes, complete=_do_init)

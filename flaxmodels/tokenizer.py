@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -57,7 +57,7 @@ class Tokenizer:
     def from_pretrained(cls, path: str | os.PathLike[str]) -> Tokenizer:
         """Reads it from a folder with a `tokenizer.json`, or from a `.gguf` file.
 
-        In a folder, `tokenizer_config.json`, `special_tokens_map.json` and `chat_template.jinja` count too where
+        In a folder, `tokenizer_config.json`, `special_tokens_map.json` and `chat_template.jinja` count too if
         they exist. Raises `CheckpointError` if there is no tokenizer, or one that cannot be read, and
         `FlaxModelsError` if the library `tokenizers` is not installed.
         """
@@ -84,10 +84,7 @@ class Tokenizer:
         """
         if padding not in ("left", "right"):
             raise FlaxModelsError(f"padding: expected 'left' or 'right', got {padding!r}.")
-        if max_length is None:
-            self.backend.no_truncation()
-        else:
-            self.backend.enable_truncation(max_length)
+        self._truncate(max_length, self.backend.num_special_tokens_to_add(False) if add_special_tokens else 0)
         texts = [texts] if isinstance(texts, str) else list(texts)
         rows = [row.ids for row in self.backend.encode_batch(texts, add_special_tokens=add_special_tokens)]
         width = max(map(len, rows), default=0)
@@ -131,6 +128,14 @@ class Tokenizer:
         except (TemplateError, TypeError) as error:
             raise FlaxModelsError(f"the chat template does not accept these messages: {error}") from error
 
+    def _truncate(self, max_length: int | None, added: int) -> None:
+        if max_length is None:
+            self.backend.no_truncation()
+        elif max_length > added:
+            self.backend.enable_truncation(max_length)
+        else:
+            raise FlaxModelsError(f"max_length: expected more than {added} special tokens, got {max_length}.")
+
     def _special(self, name: str) -> tuple[str | None, int | None]:
         token = self.special_tokens.get(name)
         return token, None if token is None else self.backend.token_to_id(token)
@@ -163,7 +168,7 @@ def _chat_environment() -> jinja2.Environment:
     class Generation(Extension):
         """`{% generation %}` marks what the assistant wrote, for training. A prompt takes what is in it."""
 
-        tags: ClassVar = {"generation"}
+        tags = {"generation"}
 
         def parse(self, parser: Any) -> Any:
             next(parser.stream)
@@ -188,22 +193,20 @@ def _build(path: Path, build: Callable[[], tokenizers.Tokenizer]) -> tokenizers.
     try:
         return build()
     except Exception as error:  # the library raises nothing more special
-        raise CheckpointError(
-            f"{path} does not make a tokenizer: {error}. Fetch or convert it again."
-        ) from error
+        raise CheckpointError(f"{path} makes no tokenizer: {error}. Fetch or convert it again.") from error
 
 
 def _read_folder(folder: Path) -> _Parts:
     file = folder / "tokenizer.json"
     if not file.is_file():
         raise CheckpointError(
-            f"there is no tokenizer.json in {folder}. Name a folder with one, or a .gguf file. From other files "
-            "of a tokenizer, transformers' AutoTokenizer.from_pretrained(...).save_pretrained(...) makes one."
+            f"there is no tokenizer.json in {folder}. Name a folder with one, or a .gguf file. transformers' "
+            "AutoTokenizer.from_pretrained(...).save_pretrained(...) makes one of older files."
         )
     from tokenizers import Tokenizer as Backend
 
     backend = _build(file, lambda: Backend.from_file(str(file)))
-    config = _json(folder / "special_tokens_map.json") | _json(folder / "tokenizer_config.json")
+    config = _json(folder / "tokenizer_config.json") | _json(folder / "special_tokens_map.json")
     # A token is a text, or a dict that says how the text is matched.
     stated = {name: config.get(name) for name in _SPECIAL_TOKENS}
     texts = {name: token["content"] if isinstance(token, dict) else token for name, token in stated.items()}
@@ -294,7 +297,7 @@ def _gguf_maker(path: Path, keys: Mapping[str, Any]) -> _Maker:
     make, order = makers[model]
     missing = [f"tokenizer.ggml.{key}" for key in ("tokens", "token_type", order) if key not in keys]
     if missing:
-        raise CheckpointError(f"{path} does not make a tokenizer: no {', '.join(missing)}. Convert it again.")
+        raise CheckpointError(f"{path} makes no tokenizer: it lacks {', '.join(missing)}. Convert it again.")
     return make
 
 
@@ -341,7 +344,7 @@ def _sentencepiece(keys: Mapping[str, Any]) -> tokenizers.Tokenizer:
 def _with_special_tokens(
     backend: tokenizers.Tokenizer, keys: Mapping[str, Any], add_bos: bool
 ) -> tokenizers.Tokenizer:
-    """Keeps whole the tokens that the file marks so, and adds BOS and EOS if it says so, or else `add_bos`."""
+    """Keeps the tokens whole that the file marks so; adds BOS and EOS if it, or else `add_bos`, says so."""
     from tokenizers import AddedToken, processors
 
     tokens = keys["tokens"]
@@ -354,7 +357,7 @@ def _with_special_tokens(
     first = [tokens[keys["bos_token_id"]]] if keys.get("add_bos_token", add_bos) else []
     last = [tokens[keys["eos_token_id"]]] if keys.get("add_eos_token", False) else []
     if first or last:
-        ids = [(token, tokens.index(token)) for token in {*first, *last}]
+        ids = [(token, backend.token_to_id(token)) for token in {*first, *last}]
         backend.post_processor = processors.TemplateProcessing(
             single=[*first, "$A", *last], special_tokens=ids
         )

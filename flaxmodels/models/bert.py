@@ -18,7 +18,7 @@ from flaxmodels.nn.attention import dot_product_attention, merge_heads, split_he
 from flaxmodels.nn.cache import Cache, LayerCache, empty_cache
 from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.heads import flatten_choices, span_logits
-from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, TiedLinear
+from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, TiedLinear, embed
 from flaxmodels.nn.masks import decoder_mask, padding_mask
 from flaxmodels.nn.module import Module, param
 from flaxmodels.nn.policy import Policy
@@ -81,8 +81,7 @@ class BertEmbeddings(Module):
         self.token_type_embeddings = Embedding(config.type_vocab_size, config.hidden_size, policy, init=init)
         self.LayerNorm = LayerNorm(config.hidden_size, policy, epsilon=config.layer_norm_eps)
 
-    def __call__(self, input_ids, token_type_ids, position_ids, inputs_embeds, dropout_rng):
-        words = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+    def __call__(self, words, token_type_ids, position_ids, dropout_rng):
         token_type_ids = jnp.zeros_like(position_ids) if token_type_ids is None else token_type_ids
         summed = words + self.token_type_embeddings(token_type_ids) + self.position_embeddings(position_ids)
         return dropout(self.LayerNorm(summed), self.dropout_rate, dropout_rng)
@@ -317,7 +316,8 @@ class BertModel(BertPreTrainedModel):
             past_key_values: from `init_cache` or an earlier output; decoders only.
         """
         cache = None if past_key_values is None else past_key_values[0]
-        shape = (input_ids if inputs_embeds is None else inputs_embeds).shape[:2]
+        words = embed(self.embeddings.word_embeddings, input_ids, inputs_embeds)
+        shape = words.shape[:2]
         if position_ids is None:
             position_ids = jnp.broadcast_to(
                 jnp.arange(shape[1]) + (0 if cache is None else cache.length), shape
@@ -326,16 +326,16 @@ class BertModel(BertPreTrainedModel):
         if self.config.is_decoder:
             mask = decoder_mask(attention_mask, shape[1], cache)
         else:
-            mask = padding_mask(attention_mask)
+            mask = None if attention_mask is None else padding_mask(attention_mask)
         outputs = self.encoder.layer(
-            self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds, keys[0]),
+            self.embeddings(words, token_type_ids, position_ids, keys[0]),
             past_key_values=past_key_values,
             dropout_rng=keys[1],
             output_hidden_states=output_hidden_states,
             per_layer=None if head_mask is None else {"head_mask": head_mask},
             mask=mask,
             memory=encoder_hidden_states,
-            memory_mask=padding_mask(encoder_attention_mask),
+            memory_mask=None if encoder_attention_mask is None else padding_mask(encoder_attention_mask),
             output_attentions=output_attentions,
         )
         pooled = None if self.pooler is None else self.pooler(outputs.last_hidden_state)

@@ -16,7 +16,7 @@ from flaxmodels.nn.activations import ACTIVATIONS, get_activation
 from flaxmodels.nn.attention import dot_product_attention, merge_heads, split_heads
 from flaxmodels.nn.cache import Cache, LayerCache, empty_cache
 from flaxmodels.nn.heads import last_token
-from flaxmodels.nn.linear import Embedding, Linear, RMSNorm, TiedLinear
+from flaxmodels.nn.linear import Embedding, Linear, RMSNorm, TiedLinear, embed
 from flaxmodels.nn.masks import decoder_mask
 from flaxmodels.nn.module import Module
 from flaxmodels.nn.policy import Policy
@@ -213,9 +213,9 @@ class LlamaModel(LlamaPreTrainedModel):
             position_ids: int `[batch, q_len]`; 0, 1, ... behind the cache.
             past_key_values: from `init_cache` or an earlier output.
         """
-        hidden_states = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        hidden_states = embed(self.embed_tokens, input_ids, inputs_embeds)
         cache = None if past_key_values is None else past_key_values[0]
-        batch, q_len = hidden_states.shape[:2]
+        q_len = hidden_states.shape[1]
         if position_ids is None:
             position_ids = jnp.arange(q_len)[None] + (0 if cache is None else cache.length)
         outputs = self.layers(

@@ -50,7 +50,7 @@ def dot_product_attention(
     if implementation == "eager" or return_weights or dropped or head_mask is not None or _einsum_is_faster(query):
         weights = _attention_weights(query, key, mask)
         mixed = dropout(weights, dropout_rate, dropout_rng)
-        mixed = mixed if head_mask is None else mixed * head_mask[:, None, None]
+        mixed = mixed if head_mask is None else mixed * head_mask[None, :, None, None]
         return _mix(mixed, value).astype(query.dtype), weights if return_weights else None
     return jax.nn.dot_product_attention(query, key, value, mask=mask), None
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from flaxmodels.nn.functional import Functional, functional
 
@@ -19,7 +20,7 @@ def call(model: Any, inputs: dict[str, Any], params: Any, dropout_rng: jax.Array
     arrays = {name: _as_arrays(value) for name, value in inputs.items() if not isinstance(value, bool | str)}
     structure = functional(model)
     values = structure.values(params)
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((values, arrays, dropout_rng))):
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((values, arrays, dropout_rng))):
         return _forward(structure, values, arrays, dropout_rng, options)
     if "forward" not in structure.compiled:
         structure.compiled["forward"] = jax.jit(

@@ -12,7 +12,7 @@ def last_token(logits: jax.Array, input_ids: jax.Array | None, pad_token_id: int
     """`[batch, q_len, labels]` at the last token of each row that is not padding, `[batch, labels]`."""
     if pad_token_id is None or input_ids is None:
         return logits[:, -1]
-    last = jnp.argmax(jnp.arange(input_ids.shape[1]) * (input_ids != pad_token_id), axis=-1)
+    last = jnp.argmax(jnp.arange(input_ids.shape[1])[None] * (input_ids != pad_token_id), axis=-1)
     return jnp.take_along_axis(logits, last[:, None, None], axis=1)[:, 0]
 
 

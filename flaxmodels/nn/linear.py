@@ -5,8 +5,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.nn.initializers import Initializer, normal, ones, zeros
+from jax.nn.initializers import Initializer, ones, zeros
 
+from flaxmodels.errors import FlaxModelsError
 from flaxmodels.nn.module import Module, TorchLeaf, param
 from flaxmodels.nn.policy import Policy
 from interop.ops import Transpose
@@ -42,7 +43,7 @@ class Linear(Module):
         policy: Policy,
         *,
         use_bias: bool = True,
-        init: Initializer = normal(0.02),
+        init: Initializer,
     ):
         self.dtype = policy.dtype
         self.kernel = param((in_features, out_features), policy.param_dtype, init)
@@ -68,7 +69,12 @@ class TiedLinear(Module):
 
 
 def _add_bias(y: jax.Array, bias: nnx.Param | None) -> jax.Array:
-    return y if bias is None else y + bias[...].astype(y.dtype)
+    return y if bias is None else y + _along_last_axis(bias, y)
+
+
+def _along_last_axis(parameter: nnx.Param, x: jax.Array) -> jax.Array:
+    """A `[features]` parameter in the dtype of `x` and of as many axes."""
+    return parameter[...].astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
 
 
 class Embedding(Module):
@@ -76,14 +82,23 @@ class Embedding(Module):
 
     torch_leaves = {"embedding": TorchLeaf("weight")}
 
-    def __init__(
-        self, num_embeddings: int, features: int, policy: Policy, *, init: Initializer = normal(0.02)
-    ):
+    def __init__(self, num_embeddings: int, features: int, policy: Policy, *, init: Initializer):
         self.dtype = policy.dtype
         self.embedding = param((num_embeddings, features), policy.param_dtype, init)
 
     def __call__(self, ids: jax.Array) -> jax.Array:
         return jnp.take(self.embedding[...], ids, axis=0, mode="clip").astype(self.dtype)
+
+
+def embed(
+    table: Embedding, input_ids: jax.Array | None, inputs_embeds: jax.Array | None
+) -> jax.Array:
+    """`[batch, len, features]`: the ids looked up, or the embeddings given in their place."""
+    if input_ids is not None and inputs_embeds is None:
+        return table(input_ids)
+    if inputs_embeds is not None and input_ids is None:
+        return inputs_embeds.astype(table.dtype)
+    raise FlaxModelsError("pass exactly one of input_ids and inputs_embeds")
 
 
 class LayerNorm(Module):
@@ -103,7 +118,7 @@ class LayerNorm(Module):
         y = x.astype(jnp.float32)
         y = y - y.mean(-1, keepdims=True)
         y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.epsilon)
-        return (y * self.scale[...].astype(jnp.float32) + self.bias[...].astype(jnp.float32)).astype(x.dtype)
+        return (y * _along_last_axis(self.scale, y) + _along_last_axis(self.bias, y)).astype(x.dtype)
 
 
 class RMSNorm(Module):
@@ -118,4 +133,4 @@ class RMSNorm(Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         y = x.astype(jnp.float32)
         y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.epsilon)
-        return (y * self.scale[...].astype(jnp.float32)).astype(x.dtype)
+        return (y * _along_last_axis(self.scale, y)).astype(x.dtype)

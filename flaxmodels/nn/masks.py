@@ -8,17 +8,15 @@ import jax.numpy as jnp
 from flaxmodels.nn.cache import LayerCache
 
 
-def padding_mask(attention_mask: jax.Array | None) -> jax.Array | None:
+def padding_mask(attention_mask: jax.Array) -> jax.Array:
     """`[batch, kv_len]` of ones and zeros, or a ready `[batch, q_len, kv_len]`, to a boolean mask with a heads axis."""
-    if attention_mask is None:
-        return None
     keep = attention_mask.astype(bool)
     return keep[:, None, None, :] if keep.ndim == 2 else keep[:, None, :, :]
 
 
 def causal_mask(q_len: int, kv_len: int, offset: jax.Array | int = 0) -> jax.Array:
     """`[1, 1, q_len, kv_len]`: query i, at position `offset + i`, sees the keys at positions up to its own."""
-    return (jnp.arange(kv_len) <= jnp.arange(q_len)[:, None] + offset)[None, None]
+    return (jnp.arange(kv_len)[None] <= jnp.arange(q_len)[:, None] + offset)[None, None]
 
 
 def decoder_mask(attention_mask: jax.Array | None, q_len: int, cache: LayerCache | None) -> jax.Array:

@@ -11,6 +11,7 @@ import numpy as np
 from flaxmodels.errors import ConfigError
 
 ATTENTION_IMPLEMENTATIONS = ("eager", "sdpa")
+FLOAT32 = np.dtype("float32")
 FLOAT_DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
@@ -36,8 +37,8 @@ class Policy:
         attn_implementation: "sdpa" (fused, `jax.nn.dot_product_attention`) or "eager".
     """
 
-    dtype: np.dtype = np.dtype("float32")
-    param_dtype: np.dtype = np.dtype("float32")
+    dtype: np.dtype = FLOAT32
+    param_dtype: np.dtype = FLOAT32
     attn_implementation: str = "sdpa"
 
     def __post_init__(self):

@@ -122,7 +122,7 @@ def test_every_width_of_length(tmp_path, size):
     assert_same(MsgpackFile(path).read("x" * max(size // 100, 1)), array)
 
 
-@pytest.mark.parametrize("count", [0, 15, 16, 70_000])
+@pytest.mark.parametrize("count", [0, 15, 16, 65_536])
 def test_every_width_of_map(tmp_path, count):
     arrays = {f"k{number}": np.array(number, np.int32) for number in range(count)}
     path = write(tmp_path / "flax_model.msgpack", arrays)
@@ -285,9 +285,9 @@ def test_unknown_dtypes(tmp_path, dtype):
     with pytest.raises(CheckpointError) as error:
         MsgpackFile(path)
     assert str(error.value) == (
-        f"flax_model.msgpack: 'a/x' has the unknown dtype {dtype!r}. Save it as one of bool, uint8, uint16, "
-        "uint32, uint64, int8, int16, int32, int64, float16, float32, float64, complex64, complex128, bfloat16, "
-        "float8_e4m3fn, float8_e5m2, float8_e8m0fnu."
+        f"flax_model.msgpack: 'a/x' has the unknown dtype {dtype!r}. Save it as one of bool, uint8, "
+        "uint16, uint32, uint64, int8, int16, int32, int64, float16, float32, float64, complex64, complex128, "
+        "bfloat16, float8_e4m3fn, float8_e5m2, float8_e8m0fnu."
     )
 
 

@@ -243,7 +243,8 @@ def test_broken_headers(tmp_path, name):
     [
         (
             GOLDEN[:-1],
-            "model.safetensors: the header describes 266 bytes but the file has 265. Download or copy it again.",
+            "model.safetensors: the header describes 266 bytes but the file has 265. "
+            "Download or copy it again.",
         ),
         (
             GOLDEN[:100],

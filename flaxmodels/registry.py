@@ -1,0 +1,171 @@
+"""Which architectures exist, which class does which task, and the `Auto...` classes that choose among them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from flaxmodels.checkpoint.resolve import resolve, split_hub_kwargs
+from flaxmodels.config import PreTrainedConfig
+from flaxmodels.errors import ConfigError
+from flaxmodels.model import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One model type: the module that defines it, its configuration, and its class for each task.
+
+    Attributes:
+        module: import path.
+        config: name of the configuration class.
+        tasks: from the name of an `Auto...` class to that of the class it chooses.
+        aliases: further public names of classes.
+    """
+
+    module: str
+    config: str
+    tasks: dict[str, str]
+    aliases: dict[str, str] = field(default_factory=dict)
+
+    def load(self, name: str) -> Any:
+        """The class of that name."""
+        return getattr(import_module(self.module), self.aliases.get(name, name))
+
+    @property
+    def names(self) -> list[str]:
+        """All public names."""
+        return [self.config, *dict.fromkeys(self.tasks.values()), *self.aliases]
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "bert": Architecture(
+        "flaxmodels.models.bert",
+        "BertConfig",
+        {
+            "AutoModel": "BertModel",
+            "AutoModelForPreTraining": "BertForPreTraining",
+            "AutoModelForMaskedLM": "BertForMaskedLM",
+            "AutoModelForCausalLM": "BertLMHeadModel",
+            "AutoModelForNextSentencePrediction": "BertForNextSentencePrediction",
+            "AutoModelForSequenceClassification": "BertForSequenceClassification",
+            "AutoModelForMultipleChoice": "BertForMultipleChoice",
+            "AutoModelForTokenClassification": "BertForTokenClassification",
+            "AutoModelForQuestionAnswering": "BertForQuestionAnswering",
+        },
+        aliases={"BertForCausalLM": "BertLMHeadModel", "BertPreTrainedModel": "BertPreTrainedModel"},
+    ),
+    "llama": Architecture(
+        "flaxmodels.models.llama",
+        "LlamaConfig",
+        {
+            "AutoModel": "LlamaModel",
+            "AutoModelForCausalLM": "LlamaForCausalLM",
+            "AutoModelForSequenceClassification": "LlamaForSequenceClassification",
+        },
+        aliases={"LlamaPreTrainedModel": "LlamaPreTrainedModel"},
+    ),
+}
+"""The architectures of the library, by model type."""
+
+_CUSTOM: dict[tuple[str, str], type] = {}
+
+
+def find_class(name: str) -> Any | None:
+    """The public class of that name, its old `Flax...` name included; `None` if there is none."""
+    plain = name.removeprefix("Flax")
+    for architecture in ARCHITECTURES.values():
+        if plain in architecture.names:
+            return architecture.load(plain)
+    return AUTO_CLASSES.get(plain)
+
+
+def _class_for(auto: str, model_type: str | None) -> type:
+    if found := _CUSTOM.get((auto, model_type or "")):
+        return found
+    if model_type not in ARCHITECTURES:
+        known = sorted({*ARCHITECTURES, *(kind for _, kind in _CUSTOM)})
+        raise ConfigError(f"model_type {model_type!r} is not known: expected one of {', '.join(known)}")
+    architecture = ARCHITECTURES[model_type]
+    name = architecture.config if auto == "AutoConfig" else architecture.tasks.get(auto)
+    if name is None:
+        tasks = ", ".join(architecture.tasks)
+        raise ConfigError(f"model_type {model_type!r} has no class for {auto}: it has {tasks}")
+    return architecture.load(name)
+
+
+class AutoConfig:
+    """Chooses the configuration class by `model_type`."""
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, **kwargs: Any) -> PreTrainedConfig:
+        """The configuration of a folder, a file or a Hub id."""
+        hub, overrides = split_hub_kwargs(kwargs)
+        values = resolve(name_or_path, **hub).config()
+        return _class_for("AutoConfig", values.get("model_type")).from_dict(values, **overrides)  # type: ignore[attr-defined]
+
+    @classmethod
+    def for_model(cls, model_type: str, **values: Any) -> PreTrainedConfig:
+        """A configuration of that type with the given values."""
+        return _class_for("AutoConfig", model_type)(**values)
+
+    @classmethod
+    def register(cls, model_type: str, config_class: type[PreTrainedConfig]) -> None:
+        """Make `config_class` known under `model_type`."""
+        _register("AutoConfig", model_type, config_class)
+
+
+class AutoModel:
+    """Chooses the model class for a task by the `model_type` of the configuration. This one: no head."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        raise TypeError(f"{type(self).__name__} is made by from_pretrained() or from_config()")
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, *args: Any, config: Any = None, **kwargs: Any) -> Any:
+        """Load the model of a folder, a file or a Hub id: `PreTrainedModel.from_pretrained` of its class."""
+        if config is None:
+            hub, _ = split_hub_kwargs(kwargs)
+            config = resolve(name_or_path, **hub).named(kwargs.get("gguf_file")).config()
+        return cls._class(config).from_pretrained(name_or_path, *args, config=config, **kwargs)
+
+    @classmethod
+    def from_config(cls, config: Any, **kwargs: Any) -> Any:
+        """A freshly initialised model."""
+        return cls._class(config)(config, **kwargs)
+
+    @classmethod
+    def register(cls, config_class: type[PreTrainedConfig], model_class: type[PreTrainedModel]) -> None:
+        """Make `model_class` the choice for configurations of `config_class`."""
+        _register(cls.__name__, config_class.model_type, model_class)
+
+    @classmethod
+    def _class(cls, config: Any) -> Any:
+        model_type = config.get("model_type") if isinstance(config, dict) else config.model_type
+        return _class_for(cls.__name__, model_type)
+
+
+def _register(auto: str, model_type: str, new: type) -> None:
+    if model_type in ARCHITECTURES or (auto, model_type) in _CUSTOM:
+        raise ConfigError(f"{auto} has a class for model_type {model_type!r} already: choose another model_type")
+    _CUSTOM[auto, model_type] = new
+
+
+_TASKS = (
+    "PreTraining",
+    "MaskedLM",
+    "CausalLM",
+    "NextSentencePrediction",
+    "SequenceClassification",
+    "MultipleChoice",
+    "TokenClassification",
+    "QuestionAnswering",
+)
+AUTO_CLASSES: dict[str, type] = {"AutoConfig": AutoConfig, "AutoModel": AutoModel} | {
+    f"AutoModelFor{task}": type(
+        f"AutoModelFor{task}", (AutoModel,), {"__doc__": f"Chooses the model class with a head for {task}."}
+    )
+    for task in _TASKS
+}
+"""All `Auto...` classes, by name."""

@@ -1,0 +1,194 @@
+"""The table of architectures. A further one is a further row: every test of `test_parity.py` then runs on it.
+
+Sizes are awkward on purpose: odd, unequal, grouped heads, `head_dim` apart from `hidden_size / num_attention_heads`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+import transformers
+
+
+@dataclass(frozen=True)
+class Family:
+    """One model type.
+
+    Attributes:
+        module: where its classes are; transformers has them under the same names.
+        config: values of the configuration, dropout among them.
+        heads: every model class, with what its configuration needs beside `config`.
+        variants: further configurations by name: the class that they are tested with, and the changed values.
+        older_names: parts of torch names, and what early checkpoints call them.
+        useless: names of tensors that checkpoints may have for nothing.
+    """
+
+    module: str
+    config: Mapping[str, Any]
+    heads: Mapping[str, Mapping[str, Any]]
+    variants: Mapping[str, tuple[str, Mapping[str, Any]]]
+    older_names: Mapping[str, str] = field(default_factory=dict)
+    useless: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model class with one configuration."""
+
+    name: str
+    family: Family
+    head: str
+    values: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def ours(self) -> Any:
+        """The class under test."""
+        return getattr(import_module(self.family.module), self.head)
+
+    @property
+    def theirs(self) -> Any:
+        """Its counterpart in transformers."""
+        return getattr(transformers, self.head)
+
+    @property
+    def is_decoder(self) -> bool:
+        """Whether it can decode with a cache."""
+        return self.head.endswith(("CausalLM", "LMHeadModel")) or self.family.module.endswith("llama")
+
+
+FAMILIES = {
+    "bert": Family(
+        module="flaxmodels.models.bert",
+        config={
+            "vocab_size": 31,
+            "hidden_size": 36,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 27,
+            "max_position_embeddings": 19,
+            "type_vocab_size": 3,
+            "layer_norm_eps": 1e-5,
+            "hidden_dropout_prob": 0.2,
+            "attention_probs_dropout_prob": 0.3,
+            "num_labels": 5,
+        },
+        heads={
+            "BertModel": {},
+            "BertForPreTraining": {},
+            "BertForMaskedLM": {},
+            "BertLMHeadModel": {"is_decoder": True},
+            "BertForNextSentencePrediction": {},
+            "BertForSequenceClassification": {},
+            "BertForMultipleChoice": {},
+            "BertForTokenClassification": {},
+            "BertForQuestionAnswering": {},
+        },
+        variants={
+            "untied": ("BertForMaskedLM", {"tie_word_embeddings": False, "hidden_act": "gelu_new"}),
+            "untied-pretraining": ("BertForPreTraining", {"tie_word_embeddings": False, "hidden_act": "relu"}),
+            "cross-attention": ("BertLMHeadModel", {"is_decoder": True, "add_cross_attention": True}),
+        },
+        older_names={"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"},
+        useless=("bert.embeddings.position_ids",),
+    ),
+    "llama": Family(
+        module="flaxmodels.models.llama",
+        config={
+            "vocab_size": 37,
+            "hidden_size": 36,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 10,
+            "intermediate_size": 29,
+            "max_position_embeddings": 23,
+            "rms_norm_eps": 1e-5,
+            "pad_token_id": 3,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "attention_dropout": 0.3,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 500.0},
+            "num_labels": 5,
+        },
+        heads={"LlamaModel": {}, "LlamaForCausalLM": {}, "LlamaForSequenceClassification": {}},
+        variants={
+            "tied": (
+                "LlamaForCausalLM",
+                {"tie_word_embeddings": True, "attention_bias": False, "mlp_bias": False},
+            ),
+            "one-kv-head": ("LlamaModel", {"num_key_value_heads": 1, "hidden_act": "gelu"}),
+            "linear": (
+                "LlamaModel",
+                {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.5}},
+            ),
+            "dynamic": (
+                "LlamaModel",
+                {
+                    "max_position_embeddings": 5,
+                    "rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0},
+                },
+            ),
+            "llama3": (
+                "LlamaModel",
+                {
+                    "rope_parameters": {
+                        "rope_type": "llama3",
+                        "rope_theta": 300.0,
+                        "factor": 8.0,
+                        "low_freq_factor": 1.0,
+                        "high_freq_factor": 4.0,
+                        "original_max_position_embeddings": 16,
+                    }
+                },
+            ),
+            "yarn": (
+                "LlamaModel",
+                {
+                    "max_position_embeddings": 32,
+                    "rope_parameters": {
+                        "rope_type": "yarn",
+                        "rope_theta": 1e4,
+                        "factor": 4.0,
+                        "original_max_position_embeddings": 8,
+                    },
+                },
+            ),
+            "longrope": (
+                "LlamaModel",
+                {
+                    "max_position_embeddings": 20,
+                    "rope_parameters": {
+                        "rope_type": "longrope",
+                        "rope_theta": 1e4,
+                        "short_factor": [1.0, 1.1, 1.2, 1.3, 1.5],
+                        "long_factor": [1.5, 2.0, 3.0, 4.0, 6.0],
+                        "factor": 4.0,
+                        "original_max_position_embeddings": 5,
+                    },
+                },
+            ),
+        },
+        useless=("model.layers.0.self_attn.rotary_emb.inv_freq",),
+    ),
+}
+"""Every architecture, by model type."""
+
+HEADS = [
+    Case(head, family, head, {**family.config, **extra})
+    for family in FAMILIES.values()
+    for head, extra in family.heads.items()
+]
+"""Every model class with the configuration of its family."""
+
+CASES = HEADS + [
+    Case(f"{head}-{name}", family, head, {**family.config, **changes})
+    for family in FAMILIES.values()
+    for name, (head, changes) in family.variants.items()
+]
+"""Every model class, and every variant."""

@@ -1,0 +1,98 @@
+"""The other side of the parity tests: torch models with random parameters, batches for both, comparisons."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+import torch
+from models.tiny_configs import Case
+
+BATCH, LENGTH, CHOICES = 3, 7, 2
+MASK = np.array([[1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0, 0], [0, 0, 0, 1, 1, 1, 1]])
+"""No padding, padding on the right, padding on the left."""
+
+
+def torch_model(case: Case) -> torch.nn.Module:
+    """The reference model: every parameter drawn at random, biases and scales too."""
+    generator = torch.Generator().manual_seed(0)
+    model = case.theirs(case.theirs.config_class(**case.values, attn_implementation="eager")).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            around = 1.0 if name.endswith("weight") and parameter.ndim == 1 else 0.0
+            parameter.normal_(around, 0.2, generator=generator)
+    return model
+
+
+def tensors_in(folder: Path) -> dict[str, np.ndarray]:
+    """All tensors of the safetensors files in a folder, as the safetensors package reads them."""
+    return {
+        name: array
+        for path in sorted(folder.glob("*.safetensors"))
+        for name, array in safetensors.numpy.load_file(path).items()
+    }
+
+
+def inputs_for(case: Case, *, embedded: bool = False) -> dict[str, np.ndarray]:
+    """A padded batch of every input that the model takes; with vectors in place of the ids if `embedded`."""
+    rng = np.random.default_rng(1)
+    taken = inspect.signature(case.ours.abstract(dict(case.values)).base_model.forward).parameters
+    ids = rng.integers(0, case.values["vocab_size"], MASK.shape)
+    inputs = {"input_ids": ids, "attention_mask": MASK}
+    if embedded:
+        inputs["inputs_embeds"] = rng.normal(size=(*MASK.shape, case.values["hidden_size"])).astype(np.float32)
+        del inputs["input_ids"]
+    if "token_type_ids" in taken:
+        inputs["token_type_ids"] = rng.integers(0, case.values["type_vocab_size"], MASK.shape)
+    if case.head.endswith("MultipleChoice"):
+        inputs = {name: np.stack([value, np.roll(value, 1, 0)], 1) for name, value in inputs.items()}
+    if case.values.get("add_cross_attention"):
+        memory = rng.normal(size=(BATCH, 5, case.values["hidden_size"])).astype(np.float32)
+        memory_mask = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [0, 1, 1, 1, 1]])
+        inputs |= {"encoder_hidden_states": memory, "encoder_attention_mask": memory_mask}
+    return inputs
+
+
+def to_torch(inputs: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(value) for name, value in inputs.items()}
+
+
+def flat_outputs(outputs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Every array of a model's output but the cache, with a name."""
+    for name, value in outputs.items():
+        if isinstance(value, tuple) and name != "past_key_values":
+            yield from ((f"{name}[{number}]", layer) for number, layer in enumerate(value))
+        elif name != "past_key_values":
+            yield name, value
+
+
+def at_tokens(array: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The array without the rows of padding, whose values mean nothing."""
+    mask = mask.reshape(-1, mask.shape[-1]).astype(bool)
+    if array.shape[:2] == mask.shape:
+        return array[mask]
+    if array.ndim == 4 and (array.shape[0], array.shape[2]) == mask.shape:
+        return array.swapaxes(1, 2)[mask]
+    return array
+
+
+def assert_close(ours: Any, theirs: Any, tolerance: float, what: str = "") -> None:
+    """The greatest difference is at most `tolerance` times the greatest value."""
+    ours, theirs = np.asarray(ours, np.float32), np.asarray(theirs, np.float32)
+    assert ours.shape == theirs.shape, what
+    difference, scale = np.abs(ours - theirs).max(initial=0.0), np.abs(theirs).max(initial=0.0)
+    assert difference <= tolerance * scale, f"{what}: {difference:.2e} apart at a scale of {scale:.2e}"
+
+
+def assert_same_outputs(ours: Any, theirs: Any, mask: np.ndarray, tolerance: float = 1e-5) -> None:
+    """The same outputs under the same names, equal wherever there is no padding."""
+    found, expected = dict(flat_outputs(ours)), dict(flat_outputs(theirs))
+    assert set(found) == set(expected)
+    for name, tensor in expected.items():
+        assert_close(
+            at_tokens(np.asarray(found[name]), mask), at_tokens(tensor.detach().numpy(), mask), tolerance, name
+        )
