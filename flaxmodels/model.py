@@ -13,10 +13,9 @@ import numpy as np
 from flax import traverse_util
 
 from flaxmodels.checkpoint import load, save
-from flaxmodels.checkpoint.commit import replacing
 from flaxmodels.checkpoint.mapping import ParamsSource, torch_view
-from flaxmodels.checkpoint.resolve import Location, Weights, is_weight_file, resolve, split_hub_kwargs
-from flaxmodels.config import CONFIG_NAME, PreTrainedConfig
+from flaxmodels.checkpoint.resolve import Location, Weights, resolve, split_hub_kwargs
+from flaxmodels.config import PreTrainedConfig
 from flaxmodels.errors import ConfigError, FlaxModelsError
 from flaxmodels.nn.call import call
 from flaxmodels.nn.dropout import split_key
@@ -269,9 +268,7 @@ class PreTrainedModel(Module):
         check_keys(chosen, values)
         return _nest(
             {
-                name: jnp.asarray(value, dtype)
-                if chosen[name] and jnp.issubdtype(value.dtype, jnp.floating)
-                else value
+                name: jnp.asarray(value, dtype) if chosen[name] and jnp.issubdtype(value.dtype, jnp.floating) else value
                 for name, value in values.items()
             }
         )
@@ -401,20 +398,19 @@ class PreTrainedModel(Module):
         found = functional(self)
         values = dict(zip(found.paths, found.values(params), strict=True))
         self._check_shapes(values)
-        source = torch_view(self, values) if safe_serialization else ParamsSource(values)
+        leaves = ParamsSource(values)
+        source = torch_view(self, leaves) if safe_serialization else leaves
         format = save.FORMATS["torch" if safe_serialization else "flax"]
         config = self.config.to_json_string(
             architectures=[type(self).__name__],
             **{"dtype" if "dtype" in vars(self.config) else "torch_dtype": _widest_dtype(values)},
         )
-        with replacing(Path(save_directory), is_weight_file) as staging:
-            save.write_weights(staging, source, format, max_shard_size, variant)
-            (staging / CONFIG_NAME).write_text(config, encoding="utf-8")
+        save.save_checkpoint(Path(save_directory), source, config, format, max_shard_size, variant)
 
     def state_dict(self, params: Params | None = None) -> dict[str, np.ndarray]:
         """The parameters under torch names and in torch layout; a tied one under each of its names."""
         found = functional(self)
-        view = torch_view(self, dict(zip(found.paths, found.values(params), strict=True)))
+        view = torch_view(self, ParamsSource(dict(zip(found.paths, found.values(params), strict=True))))
         state = {name: view.read(name) for name in view.headers}
         aliases = {alias: state[leaf.torch_name] for alias, leaf in split_shared(self)[1].items()}
         return state | aliases

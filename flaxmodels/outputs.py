@@ -9,7 +9,6 @@ import jax
 
 from flaxmodels.nn.cache import Cache
 
-
 Output = TypeVar("Output", bound="ModelOutput")
 
 

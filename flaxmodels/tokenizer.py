@@ -101,9 +101,7 @@ class Tokenizer:
         """The text of the token ids `[q_len]`, without the special ones unless told otherwise."""
         return self.backend.decode([int(token) for token in ids], skip_special_tokens=skip_special_tokens)
 
-    def apply_chat_template(
-        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True
-    ) -> str:
+    def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True) -> str:
         """The prompt of a chat, to be tokenized with `add_special_tokens=False`.
 
         Args:
@@ -252,12 +250,8 @@ class _Words:
 
 _WORDS = {
     **dict.fromkeys(("gpt-2", "phi-2", "mpt", "olmo", "jais"), _Words((_GPT2,))),
-    **dict.fromkeys(
-        ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone"), _Words((r"\p{N}", _GPT2))
-    ),
-    **dict.fromkeys(
-        ("llama-bpe", "llama3", "llama-v3"), _Words((_LLAMA3,), whole_words_first=True, add_bos=True)
-    ),
+    **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone"), _Words((r"\p{N}", _GPT2))),
+    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3"), _Words((_LLAMA3,), whole_words_first=True, add_bos=True)),
     **dict.fromkeys(("qwen2", "deepseek-r1-qwen"), _Words((_QWEN2,), nfc=True)),
 }
 """By the key `tokenizer.ggml.pre`."""
@@ -341,9 +335,7 @@ def _sentencepiece(keys: Mapping[str, Any]) -> tokenizers.Tokenizer:
     return _with_special_tokens(backend, keys, add_bos=True)
 
 
-def _with_special_tokens(
-    backend: tokenizers.Tokenizer, keys: Mapping[str, Any], add_bos: bool
-) -> tokenizers.Tokenizer:
+def _with_special_tokens(backend: tokenizers.Tokenizer, keys: Mapping[str, Any], add_bos: bool) -> tokenizers.Tokenizer:
     """Keeps the tokens whole that the file marks so; adds BOS and EOS if it, or else `add_bos`, says so."""
     from tokenizers import AddedToken, processors
 
@@ -358,7 +350,5 @@ def _with_special_tokens(
     last = [tokens[keys["eos_token_id"]]] if keys.get("add_eos_token", False) else []
     if first or last:
         ids = [(token, backend.token_to_id(token)) for token in {*first, *last}]
-        backend.post_processor = processors.TemplateProcessing(
-            single=[*first, "$A", *last], special_tokens=ids
-        )
+        backend.post_processor = processors.TemplateProcessing(single=[*first, "$A", *last], special_tokens=ids)
     return backend

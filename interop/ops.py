@@ -221,9 +221,7 @@ def read_chain(ops: Sequence[Op], number: int, index: Index, inputs: Sequence[Sh
     if not ops:
         return fetch(number, index)
     before = chain_shapes(ops[:-1], inputs)
-    return ops[-1].read(
-        number, index, before, lambda source, box: read_chain(ops[:-1], source, box, inputs, fetch)
-    )
+    return ops[-1].read(number, index, before, lambda source, box: read_chain(ops[:-1], source, box, inputs, fetch))
 
 
 def chain_shapes(ops: Sequence[Op], inputs: Sequence[Shape]) -> list[Shape]:

@@ -90,9 +90,7 @@ def make_plan(wanted: Wanted, headers: Mapping[str, Header]) -> Plan:
 
 def _unexpected(headers: Iterable[str], known: set[str], ignored: Sequence[str]) -> tuple[str, ...]:
     return tuple(
-        name
-        for name in headers
-        if name not in known and not any(re.search(pattern, name) for pattern in ignored)
+        name for name in headers if name not in known and not any(re.search(pattern, name) for pattern in ignored)
     )
 
 

@@ -31,9 +31,7 @@ class Rule:
         """Headers of the targets; `ValueError` if the shapes do not fit the ops."""
         inputs = [sources[name] for name in self.sources]
         shapes = chain_shapes(self.ops, [header.shape for header in inputs])
-        return {
-            name: Header(shape, inputs[0].dtype) for name, shape in zip(self.targets, shapes, strict=True)
-        }
+        return {name: Header(shape, inputs[0].dtype) for name, shape in zip(self.targets, shapes, strict=True)}
 
     def read(self, source: Source, target: str, index: Index):
         """The box `index` of `target`, computed from the boxes of the sources that it needs."""

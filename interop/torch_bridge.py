@@ -97,9 +97,7 @@ def _unpickle(path: Path) -> Any:
             mappable = file.read(4) == b"PK\x03\x04"
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mappable)
     except OSError as error:
-        raise InteropError(
-            f"{path}: {error.strerror or error}. Check the path and its permissions."
-        ) from error
+        raise InteropError(f"{path}: {error.strerror or error}. Check the path and its permissions.") from error
     except Exception as error:  # torch lets through whatever a corrupt pickle makes Python raise
         raise _explain(path, error) from error
 
@@ -109,9 +107,7 @@ def _explain(path: Path, error: Exception) -> InteropError:
     code = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
     if code is None:
         return InteropError(f"{path.name}: truncated or not a torch checkpoint. Download or copy it again.")
-    return InteropError(
-        f"{path.name}: refused, because it calls {code[1]} and weights need no code. {_REMEDY}."
-    )
+    return InteropError(f"{path.name}: refused, because it imports {code[1]} and weights need no code. {_REMEDY}.")
 
 
 def _arrays(path: Path, content: Any) -> dict[str, np.ndarray]:
@@ -135,6 +131,4 @@ def _arrays(path: Path, content: Any) -> dict[str, np.ndarray]:
 
 
 def _describe(value: Any) -> str:
-    return (
-        f"{value.dtype} ({value.layout})" if hasattr(value, "layout") else f"of type {type(value).__name__}"
-    )
+    return f"{value.dtype} ({value.layout})" if hasattr(value, "layout") else f"of type {type(value).__name__}"

@@ -14,13 +14,21 @@ _EXTREMES = [b"\x00" * 8, b"\xff" * 4, b"\xff" * 8, b"\xff" * 7 + b"\x7f", b"\x7
 
 @st.composite
 def damaged_copies(draw: st.DrawFn, data: bytes) -> bytes:
-    """Bytes of `data` with some replaced, inserted or deleted, mostly near the start; sometimes cut short."""
+    """Bytes of `data` with a few overwritten, mostly near the start; or some inserted, deleted or cut off."""
     copy = bytearray(data)
-    for _ in range(draw(st.integers(1, 4))):
+    for _ in range(draw(st.integers(1, 3))):
         start = draw(st.integers(0, min(len(copy), 256)) | st.integers(0, len(copy)))
-        stop = start + draw(st.integers(0, 8))
-        copy[start:stop] = draw(st.binary(max_size=8) | st.sampled_from(_EXTREMES))
-    return bytes(copy[: draw(st.none() | st.integers(0, len(copy)))])
+        patch = draw(st.binary(min_size=1, max_size=8) | st.sampled_from(_EXTREMES))
+        match draw(st.sampled_from(["overwrite"] * 5 + ["insert", "delete", "cut"])):
+            case "overwrite":
+                copy[start : start + len(patch)] = patch[: len(copy) - start]
+            case "insert":
+                copy[start:start] = patch
+            case "delete":
+                del copy[start : start + len(patch)]
+            case "cut":
+                del copy[start:]
+    return bytes(copy)
 
 
 def read_or_refuse(opener: Callable[[Path], Source], path: Path, data: bytes, error: type[Exception]) -> None:

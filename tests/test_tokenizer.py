@@ -61,9 +61,7 @@ def test_real_tokenizers_equal_transformers(name, request):
     for text in TEXTS:
         expected = theirs(text)["input_ids"]
         assert ids(ours, text) == expected
-        assert (
-            ids(ours, text, add_special_tokens=False) == theirs(text, add_special_tokens=False)["input_ids"]
-        )
+        assert ids(ours, text, add_special_tokens=False) == theirs(text, add_special_tokens=False)["input_ids"]
         assert ours.decode(np.asarray(expected)) == theirs.decode(expected, skip_special_tokens=True)
         assert ours.decode(expected, skip_special_tokens=False) == theirs.decode(expected)
     for role in ("bos", "eos", "pad"):
@@ -119,9 +117,7 @@ def folder(tmp_path):
     )
     backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     backend.add_special_tokens(words[:3])
-    backend.post_processor = tokenizers.processors.TemplateProcessing(
-        "[BOS] $A", special_tokens=[("[BOS]", 1)]
-    )
+    backend.post_processor = tokenizers.processors.TemplateProcessing("[BOS] $A", special_tokens=[("[BOS]", 1)])
     backend.enable_padding(length=9, pad_id=2, pad_token="[PAD]")
     backend.enable_truncation(2)
     backend.save(str(tmp_path / "tokenizer.json"))
@@ -295,9 +291,7 @@ def byte_level_keys(**keys):
 
 @pytest.mark.parametrize("pre", ["gpt-2", "llama-bpe", "qwen2", "deepseek-r1-qwen"])
 def test_byte_level_gguf_equals_transformers(tmp_path, pre):
-    file = write_gguf(
-        tmp_path / "m.gguf", **byte_level_keys(pre=pre, add_bos_token=pre == "qwen2", add_eos_token=True)
-    )
+    file = write_gguf(tmp_path / "m.gguf", **byte_level_keys(pre=pre, add_bos_token=pre == "qwen2", add_eos_token=True))
     ours, theirs = (
         Tokenizer.from_pretrained(file),
         AutoTokenizer.from_pretrained(tmp_path, gguf_file=file.name),

@@ -62,9 +62,8 @@ def checked(name: str, array: np.ndarray, header: Header) -> np.ndarray:
 
 def check_dtypes(headers: Mapping[str, Header], known: Mapping[str, np.dtype]) -> None:
     """Refuses tensors whose dtype is not among those that a format has names for."""
-    unknown = [
-        f"{name} is {header.dtype}" for name, header in headers.items() if header.dtype not in known.values()
-    ]
+    dtypes = dict.fromkeys(known.values())
+    unknown = [f"{name} is {header.dtype}" for name, header in headers.items() if header.dtype not in dtypes]
     if unknown:
-        names = ", ".join(str(dtype) for dtype in known.values())
+        names = ", ".join(map(str, dtypes))
         raise CheckpointError(f"The format has no such dtype: {', '.join(unknown)}. Cast to one of {names}.")

@@ -65,20 +65,22 @@ class Cursor:
         self.path = path
         self.position = 0
         self._data = data.data
+        self._size = len(data)
         self._byteorder: Literal["little", "big"] = byteorder
 
     @property
     def remaining(self) -> int:
         """Bytes between the position and the end of the file."""
-        return len(self._data) - self.position
+        return self._size - self.position
 
     def take(self, count: int) -> memoryview:
         """The next `count` bytes, without copying them."""
-        if count > self.remaining:
-            problem = f"truncated or corrupt at byte {self.position}"
+        start, stop = self.position, self.position + count
+        if stop > self._size:
+            problem = f"truncated or corrupt at byte {start}"
             raise damaged(self.path, f"{problem} ({count} more expected, {self.remaining} left)")
-        start, self.position = self.position, self.position + count
-        return self._data[start : self.position]
+        self.position = stop
+        return self._data[start:stop]
 
     def uint(self, width: int) -> int:
         """The next `width` bytes as an unsigned integer."""

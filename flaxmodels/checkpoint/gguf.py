@@ -36,7 +36,6 @@ _DENSE = {
     30: np.dtype(ml_dtypes.bfloat16),
 }
 
-
 Dequantize = Callable[[np.ndarray], np.ndarray]
 """Bytes of blocks, uint8 [rows, row_bytes], to values, float32 [rows, row_values]."""
 
@@ -205,9 +204,7 @@ class _Parser:
             encoding = _quantisation(kind)
         except ImportError as error:
             remedy = 'pip install "flaxmodels-jax[gguf]"'
-            raise CheckpointError(
-                f"{where} is quantised and needs the gguf package. Run: {remedy}"
-            ) from error
+            raise CheckpointError(f"{where} is quantised and needs the gguf package. Run: {remedy}") from error
         if encoding is None:
             problem = f"has ggml type {kind}, which the gguf package cannot dequantise"
             raise CheckpointError(f"{where} {problem}. Run: pip install --upgrade gguf")

@@ -123,7 +123,10 @@ def report(model_name: str, path: str, plan: Plan) -> None:
             sorted(plan.missing),
         )
     if plan.mismatched:
-        shapes = [f"- {m.name}: found shape {m.found} in the checkpoint and {m.expected} in the model instantiated" for m in plan.mismatched]
+        shapes = [
+            f"- {wrong.name}: found shape {wrong.found} in the checkpoint and {wrong.expected} in the model instantiated"
+            for wrong in plan.mismatched
+        ]
         logger.warning(
             "Some weights of %s were not initialized from the model checkpoint at %s and are newly initialized "
             "because the shapes did not match:\n%s\n"

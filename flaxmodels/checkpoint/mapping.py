@@ -9,7 +9,7 @@ import numpy as np
 from flaxmodels.nn.module import Leaf, split_shared
 from interop.plan import Wanted
 from interop.rules import Mapped, Rule, check_bijection
-from interop.source import Header, Index
+from interop.source import Header, Index, Source
 
 
 class ParamsSource:
@@ -45,9 +45,9 @@ def wanted(model) -> Wanted:
     )
 
 
-def torch_view(model, values: Mapping[str, np.ndarray]) -> Mapped:
-    """The parameters of `model` under torch names and in torch layout."""
-    return Mapped(ParamsSource(values), [rule.inverse for rule in wanted(model).rules])
+def torch_view(model, leaves: Source) -> Mapped:
+    """The parameters of `model`, given by "/"-joined path, under torch names and in torch layout."""
+    return Mapped(leaves, [rule.inverse for rule in wanted(model).rules])
 
 
 def wanted_in_flax_layout(model, separator: str) -> Wanted:

@@ -58,7 +58,7 @@ _TAGS: dict[int, tuple[str, int, int]] = {
     **{0x80 + size: ("map", size, 0) for size in range(16)},
     **{0x90 + size: ("array", size, 0) for size in range(16)},
     **{0xA0 + size: ("text", size, 0) for size in range(32)},
-    **{0xC3: ("true", 0, 0)},
+    0xC3: ("true", 0, 0),
     **{0xC4 + power: ("bytes", 0, 1 << power) for power in range(3)},
     **{0xC7 + power: ("ext", 0, 1 << power) for power in range(3)},
     **{0xCC + power: ("int", 0, 1 << power) for power in range(4)},

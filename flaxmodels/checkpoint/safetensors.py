@@ -46,7 +46,7 @@ _DTYPES: dict[str, np.dtype] = {
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _RANKS = {dtype: rank for rank, dtype in enumerate(_NAMES)}
 _METADATA = "__metadata__"
-_ALIGNMENT = 64  # bytes: from here on, JAX on CPU uses the map itself instead of copying it
+_ALIGNMENT = 64  # bytes: JAX on CPU uses arrays aligned to this as they are, and copies others
 
 
 class SafetensorsFile:

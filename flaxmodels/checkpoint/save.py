@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
+from flaxmodels.checkpoint.commit import replacing
 from flaxmodels.checkpoint.msgpack import write_msgpack
-from flaxmodels.checkpoint.resolve import MSGPACK, SAFETENSORS
+from flaxmodels.checkpoint.resolve import MSGPACK, SAFETENSORS, is_weight_file
 from flaxmodels.checkpoint.safetensors import write_safetensors
 from flaxmodels.checkpoint.shards import index_json, parse_size, plan_shards, shard_names
+from flaxmodels.config import CONFIG_NAME
 from interop.source import Header, Source
 
 
@@ -35,10 +38,35 @@ FORMATS = {"torch": Format(SAFETENSORS, "torch"), "flax": Format(MSGPACK, "flax"
 """The formats that can be written, by name."""
 
 
-def write_weights(
-    folder: Path, source: Source, format: Format, max_shard_size: int | str, variant: str | None = None
+def save_checkpoint(
+    folder: Path,
+    source: Source,
+    config: str,
+    format: Format,
+    max_shard_size: int | str,
+    variant: str | None = None,
+    extra_files: Iterable[Path] = (),
 ) -> None:
-    """Write the tensors of `source` into `folder`: one file, or shards of at most `max_shard_size` and their index."""
+    """Replace the checkpoint in `folder`, all at once or not at all.
+
+    Args:
+        folder: made if absent. Weights that an earlier save left there, in whatever format, go.
+        source: the tensors, under the names and in the layout of `format`.
+        config: the contents of `config.json`.
+        max_shard_size: bytes, or "5GB" and the like.
+        extra_files: copied beside the weights, such as a tokenizer.
+    """
+    with replacing(folder, is_weight_file) as staging:
+        _write_weights(staging, source, format, max_shard_size, variant)
+        (staging / CONFIG_NAME).write_text(config, encoding="utf-8")
+        for file in extra_files:
+            shutil.copy(file, staging / file.name)
+
+
+def _write_weights(
+    folder: Path, source: Source, format: Format, max_shard_size: int | str, variant: str | None
+) -> None:
+    """Write one file, or shards of at most `max_shard_size` and their index."""
     headers = source.headers
     stem, suffix = format.file_name.rsplit(".", 1)
     shards = plan_shards(headers, parse_size(max_shard_size))

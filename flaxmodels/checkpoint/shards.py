@@ -28,9 +28,7 @@ def parse_size(size: int | str) -> int:
     number, prefix, binary = match.groups() if match else ("0", None, None)
     unit = (1024 if binary else 1000) ** ("KMGT".index(prefix) + 1 if prefix else 0)
     if (count := int(Decimal(number) * unit)) < 1:
-        raise FlaxModelsError(
-            f"{size!r} is not a size in bytes. Use a number, '200MB', '5GB' or '1GiB', for example."
-        )
+        raise FlaxModelsError(f"{size!r} is not a size in bytes. Use a number, '200MB', '5GB' or '1GiB', for example.")
     return count
 
 
@@ -117,9 +115,7 @@ def _is_plain(file: str) -> bool:
 def _shard_paths(path: Path, weight_map: Mapping[str, str]) -> dict[str, Path]:
     """Paths of the shards by file name; all of them are there."""
     paths = {file: path.with_name(file) for file in dict.fromkeys(weight_map.values())}
-    absent = [file for file, shard in paths.items() if not shard.is_file()]
+    absent = [file for file, shard in paths.items() if not os.path.isfile(shard)]
     if absent:
-        raise CheckpointError(
-            f"{path.name}: shards that it names are absent: {', '.join(absent)}. Download them too."
-        )
+        raise CheckpointError(f"{path.name}: shards that it names are absent: {', '.join(absent)}. Download them too.")
     return paths

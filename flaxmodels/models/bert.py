@@ -149,18 +149,14 @@ class BertAttention(Module):
         dropout_rng=None,
     ):
         inner, outer = split_key(dropout_rng, 2)
-        mixed, weights, cache = self.self(
-            hidden_states, mask, memory, cache, head_mask, output_attentions, inner
-        )
+        mixed, weights, cache = self.self(hidden_states, mask, memory, cache, head_mask, output_attentions, inner)
         return self.output(mixed, hidden_states, outer), weights, cache
 
 
 class BertIntermediate(Module):
     def __init__(self, config: BertConfig, policy: Policy):
         self.activation = get_activation(config.hidden_act)
-        self.dense = Linear(
-            config.hidden_size, config.intermediate_size, policy, init=normal(config.initializer_range)
-        )
+        self.dense = Linear(config.hidden_size, config.intermediate_size, policy, init=normal(config.initializer_range))
 
     def __call__(self, hidden_states):
         return self.activation(self.dense(hidden_states))
@@ -233,7 +229,10 @@ class BertPredictionHeadTransform(Module):
 
 
 class BertLMPredictionHead(Module):
-    """Transform, then a projection to the vocabulary that shares the word embeddings if they are tied."""
+    """Transform, then a projection to the vocabulary that shares the word embeddings if they are tied.
+
+    Checkpoints of untied models have a second bias, `cls.predictions.bias`, that nothing uses.
+    """
 
     def __init__(self, config: BertConfig, policy: Policy, embeddings: Embedding):
         self.transform = BertPredictionHeadTransform(config, policy)
@@ -242,8 +241,7 @@ class BertLMPredictionHead(Module):
             self.decoder = TiedLinear(embeddings.embedding, policy, bias=self.bias)
         else:
             init = normal(config.initializer_range)
-            self.decoder = Linear(config.hidden_size, config.vocab_size, policy, use_bias=False, init=init)
-            self.decoder.bias = self.bias
+            self.decoder = Linear(config.hidden_size, config.vocab_size, policy, init=init)
 
     def __call__(self, hidden_states):
         return self.decoder(self.transform(hidden_states))
@@ -319,9 +317,7 @@ class BertModel(BertPreTrainedModel):
         words = embed(self.embeddings.word_embeddings, input_ids, inputs_embeds)
         shape = words.shape[:2]
         if position_ids is None:
-            position_ids = jnp.broadcast_to(
-                jnp.arange(shape[1]) + (0 if cache is None else cache.length), shape
-            )
+            position_ids = jnp.broadcast_to(jnp.arange(shape[1]) + (0 if cache is None else cache.length), shape)
         keys = split_key(dropout_rng, 2)
         if self.config.is_decoder:
             mask = decoder_mask(attention_mask, shape[1], cache)

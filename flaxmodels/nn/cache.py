@@ -31,12 +31,9 @@ Cache = tuple[LayerCache, ...]
 """One `LayerCache` a layer."""
 
 
-def empty_cache(
-    layers: int, batch: int, max_length: int, kv_heads: int, head_dim: int, dtype: jnp.dtype
-) -> Cache:
+def empty_cache(layers: int, batch: int, max_length: int, kv_heads: int, head_dim: int, dtype: jnp.dtype) -> Cache:
     """A cache with room for `max_length` tokens and none in it."""
     shape = (batch, max_length, kv_heads, head_dim)
     return tuple(
-        LayerCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros((), jnp.int32))
-        for _ in range(layers)
+        LayerCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros((), jnp.int32)) for _ in range(layers)
     )

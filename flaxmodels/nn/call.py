@@ -36,6 +36,6 @@ def _forward(structure: Functional, values, arrays, dropout_rng, options) -> Any
 
 def _as_arrays(value: Any) -> Any:
     """Nested lists, numpy arrays and whatever numpy can read become jax arrays; pytrees of them stay pytrees."""
-    if isinstance(value, list) or hasattr(value, "__array__") and not isinstance(value, jax.Array):
+    if isinstance(value, list) or (hasattr(value, "__array__") and not isinstance(value, jax.Array)):
         return jnp.asarray(value)
     return value

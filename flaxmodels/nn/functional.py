@@ -28,9 +28,7 @@ class Functional:
         self._orders: dict[Any, list[int]] = {}
         self._graph, state = nnx.split(module)
         position = {id(variable): number for number, variable in enumerate(self.variables)}
-        self._flat = [
-            (path, position[id(_descend(module, path))]) for path, _ in nnx.to_flat_state(state)
-        ]
+        self._flat = [(path, position[id(_descend(module, path))]) for path, _ in nnx.to_flat_state(state)]
 
     def bind(self, values: Sequence[Any]) -> Any:
         """A copy of the module that holds `values` as its parameters."""

@@ -25,4 +25,3 @@ def span_logits(head: Linear, hidden_states: jax.Array) -> tuple[jax.Array, jax.
 def flatten_choices(array: jax.Array | None) -> jax.Array | None:
     """`[batch, num_choices, ...]` to `[batch * num_choices, ...]`."""
     return None if array is None else array.reshape(-1, *array.shape[2:])
-

@@ -25,9 +25,9 @@ def matmul(x: jax.Array, weight: jax.Array, contract: int = 0) -> jax.Array:
     count = rows.shape[0]
     if x.dtype.itemsize == 2 and count < MIN_ROWS_OF_CPU_KERNEL and jax.default_backend() == "cpu":
         rows = jnp.pad(rows, ((0, MIN_ROWS_OF_CPU_KERNEL - count), (0, 0)))
-    y = jax.lax.dot_general(
-        rows, weight, (((1,), (contract,)), ((), ())), preferred_element_type=jnp.float32
-    ).astype(x.dtype)
+    y = jax.lax.dot_general(rows, weight, (((1,), (contract,)), ((), ())), preferred_element_type=jnp.float32).astype(
+        x.dtype
+    )
     return y[:count].reshape(*x.shape[:-1], -1)
 
 
@@ -90,9 +90,7 @@ class Embedding(Module):
         return jnp.take(self.embedding[...], ids, axis=0, mode="clip").astype(self.dtype)
 
 
-def embed(
-    table: Embedding, input_ids: jax.Array | None, inputs_embeds: jax.Array | None
-) -> jax.Array:
+def embed(table: Embedding, input_ids: jax.Array | None, inputs_embeds: jax.Array | None) -> jax.Array:
     """`[batch, len, features]`: the ids looked up, or the embeddings given in their place."""
     if input_ids is not None and inputs_embeds is None:
         return table(input_ids)

@@ -95,9 +95,7 @@ def rope_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
     stated = [config[key] for key in ("rope_scaling", "rope_parameters") if config.get(key)]
     result, *others = [_normalised(parameters, config) for parameters in stated or [{}]]
     if any(other != result for other in others):
-        raise ConfigError(
-            f"rope_scaling {result} is not rope_parameters {others[0]}. Remove one from the config."
-        )
+        raise ConfigError(f"rope_scaling {result} is not rope_parameters {others[0]}. Remove one from the config.")
     return result
 
 
@@ -175,9 +173,7 @@ def _value_problems(given: Mapping[str, Any], head_dim: int) -> list[str]:
     if rotary_dim % 2 or rotary_dim > head_dim:
         problems.append(f"rotary_dim: expected an even number up to head_dim = {head_dim}, got {rotary_dim}")
     if not problems and given.get("low_freq_factor", 0) >= given.get("high_freq_factor", math.inf):
-        problems.append(
-            f"high_freq_factor: expected above {given['low_freq_factor']}, got {given['high_freq_factor']}"
-        )
+        problems.append(f"high_freq_factor: expected above {given['low_freq_factor']}, got {given['high_freq_factor']}")
     return problems
 
 
@@ -195,9 +191,7 @@ def _is_positive(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
 
 
-def _attention_factor(
-    rope_type: str, factor: float, original: int, mscale: float, mscale_all_dim: float
-) -> float:
+def _attention_factor(rope_type: str, factor: float, original: int, mscale: float, mscale_all_dim: float) -> float:
     """What "yarn" (arXiv 2309.00071, section 3.4) and "longrope" infer where the config states nothing."""
     if factor <= 1.0:
         return 1.0

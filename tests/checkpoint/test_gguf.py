@@ -32,7 +32,11 @@ METADATA = {
     "types": [1, 2, 3],
     "none": [],
 }
-DEQUANTISED = "Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS TQ1_0 MXFP4".split()
+DEQUANTISED = [
+    *(Quant.Q4_0, Quant.Q4_1, Quant.Q5_0, Quant.Q5_1, Quant.Q8_0),
+    *(Quant.Q2_K, Quant.Q3_K, Quant.Q4_K, Quant.Q5_K, Quant.Q6_K),
+    *(Quant.IQ4_NL, Quant.IQ4_XS, Quant.TQ1_0, Quant.MXFP4),
+]
 
 
 def random_blocks(quant: Quant, *leading: int, blocks: int = 2) -> np.ndarray:
@@ -109,9 +113,8 @@ def test_values_survive_within_the_quantisation_step(tmp_path, quant):
     assert np.abs(source.read("x") - values).max() < (0.03 if quant == Quant.Q8_0 else 0.5)
 
 
-@pytest.mark.parametrize("name", DEQUANTISED)
-def test_quantised_tensors(tmp_path, name):
-    quant = Quant[name]
+@pytest.mark.parametrize("quant", DEQUANTISED, ids=lambda quant: quant.name)
+def test_quantised_tensors(tmp_path, quant):
     stored = random_blocks(quant, 3, 300)
     expected = dequantised(stored, quant)
     source = GGUFFile(write(tmp_path / "model.gguf", {"x": (stored, quant), "row": (stored[0, 0], quant)}))
@@ -151,10 +154,7 @@ def test_every_type_of_value(tmp_path):
     formats = dict(enumerate("BbHhIif?")) | {10: "Q", 11: "q", 12: "d"}
     path = tmp_path / "model.gguf"
     keys = [key(str(kind).encode(), kind, struct.pack(f"<{code}", 1)) for kind, code in formats.items()]
-    keys += [
-        key(f"{kind}[]".encode(), 9, struct.pack(f"<IQ2{code}", kind, 2, 1, 0))
-        for kind, code in formats.items()
-    ]
+    keys += [key(f"{kind}[]".encode(), 9, struct.pack(f"<IQ2{code}", kind, 2, 1, 0)) for kind, code in formats.items()]
     keys += [key(b"[]", 9, struct.pack("<IQ", 8, 0)), key(b"raw", 8, text(b"\xff"))]
     path.write_bytes(header(0, len(keys), *keys))
     metadata = GGUFFile(path).metadata
@@ -181,8 +181,7 @@ def test_without_the_package(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError) as error:
         GGUFFile(path)
     assert str(error.value) == (
-        "model.gguf: tensor 'x' is quantised and needs the gguf package. "
-        'Run: pip install "flaxmodels-jax[gguf]"'
+        "model.gguf: tensor 'x' is quantised and needs the gguf package. Run: pip install \"flaxmodels-jax[gguf]\""
     )
 
 
@@ -202,7 +201,8 @@ def test_types_that_the_package_cannot_dequantise(tmp_path, kind):
 def test_other_versions(tmp_path, version, number):
     path = tmp_path / "model.gguf"
     path.write_bytes(b"GGUF" + version + bytes(16))
-    message = f"model.gguf: GGUF version {number}, expected 2 or 3 in little-endian bytes. Convert it with llama.cpp."
+    problem = f"GGUF version {number}, expected 2 or 3 in little-endian bytes"
+    message = f"model.gguf: {problem}. Convert it with llama.cpp."
     with pytest.raises(CheckpointError, match=f"^{re.escape(message)}$"):
         GGUFFile(path)
 

@@ -22,10 +22,11 @@ from flaxmodels.errors import CheckpointError
 from interop.source import Header
 from interop.torch_bridge import from_numpy, to_numpy
 
-NUMPY_DTYPES = (
-    "uint64 int64 float64 complex64 float32 uint32 int32 float16 uint16 int16 int8 uint8 bool".split()
-)
-ML_DTYPES = "bfloat16 float8_e8m0fnu float8_e4m3fn float8_e5m2".split()
+NUMPY_DTYPES = [
+    *("uint64", "int64", "float64", "complex64", "float32", "uint32", "int32"),
+    *("float16", "uint16", "int16", "int8", "uint8", "bool"),
+]
+ML_DTYPES = ["bfloat16", "float8_e8m0fnu", "float8_e4m3fn", "float8_e5m2"]
 
 GOLDEN_HEADER = (
     b'{"__metadata__":{"format":"pt"},'
@@ -149,9 +150,7 @@ def test_one_tensor_is_held_at_a_time(tmp_path):
         held.append(weakref.ref(array))
         return array
 
-    write_safetensors(
-        tmp_path / "model.safetensors", dict.fromkeys("abc", Header((3, 4), np.dtype("f4"))), read
-    )
+    write_safetensors(tmp_path / "model.safetensors", dict.fromkeys("abc", Header((3, 4), np.dtype("f4"))), read)
     assert len(held) == 3
 
 
@@ -162,9 +161,7 @@ def test_refuses_arrays_that_do_not_match_their_header(tmp_path):
             {"x": Header((2, 3), np.dtype(np.float32))},
             lambda name: np.zeros((2, 3)),
         )
-    assert str(error.value) == (
-        "x: the array is float64 (2, 3), its header says float32 (2, 3). Cast or reshape it."
-    )
+    assert str(error.value) == ("x: the array is float64 (2, 3), its header says float32 (2, 3). Cast or reshape it.")
 
 
 def test_refuses_what_the_format_cannot_hold(tmp_path):
@@ -243,8 +240,7 @@ def test_broken_headers(tmp_path, name):
     [
         (
             GOLDEN[:-1],
-            "model.safetensors: the header describes 266 bytes but the file has 265. "
-            "Download or copy it again.",
+            "model.safetensors: the header describes 266 bytes but the file has 265. Download or copy it again.",
         ),
         (
             GOLDEN[:100],

@@ -60,9 +60,7 @@ def test_parse_size(text, size):
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize(
-    "text", [0, -1, "0GB", "-5GB", "", "GB", "5XB", "5 G B", "1e9", "5GBs", "0.5B", True, None]
-)
+@pytest.mark.parametrize("text", [0, -1, "0GB", "-5GB", "", "GB", "5XB", "5 G B", "1e9", "5GBs", "0.5B", True, None])
 def test_parse_size_refuses(text):
     message = f"{text!r} is not a size in bytes. Use a number, '200MB', '5GB' or '1GiB', for example."
     with pytest.raises(FlaxModelsError, match=f"^{re.escape(message)}$"):
@@ -116,9 +114,7 @@ def test_round_trip(tmp_path, writer, stem, suffix, opener):
     assert source.headers == HEADERS
     for name, array in TENSORS.items():
         np.testing.assert_array_equal(source.read(name), array)
-        np.testing.assert_array_equal(
-            source.read(name, (slice(1, 2), slice(0, 2))), array[1:2, 0:2], strict=True
-        )
+        np.testing.assert_array_equal(source.read(name, (slice(1, 2), slice(0, 2))), array[1:2, 0:2], strict=True)
 
 
 def test_reads_what_transformers_wrote(tmp_path):
@@ -231,9 +227,7 @@ def test_invalid_indices(tmp_path, text, problem):
 
 def test_an_index_nested_beyond_reason(tmp_path):
     (tmp_path / INDEX).write_text('{"weight_map": ' + "[" * 100_000)
-    with pytest.raises(
-        CheckpointError, match=r"^model\.safetensors\.index\.json: invalid JSON \(maximum recursion"
-    ):
+    with pytest.raises(CheckpointError, match=r"^model\.safetensors\.index\.json: invalid JSON \(maximum recursion"):
         ShardedFiles(tmp_path / INDEX, SafetensorsFile)
 
 
@@ -243,6 +237,4 @@ def test_a_damaged_index_is_read_or_refused(tmp_path_factory, data):
     folder = tmp_path_factory.getbasetemp()
     for file, names in [("model-1", "ab"), ("model-2", "c")]:
         write_safetensors(folder / file, {name: HEADERS[name] for name in names}, TENSORS.__getitem__)
-    read_or_refuse(
-        lambda path: ShardedFiles(path, SafetensorsFile), folder / "damaged.json", data, CheckpointError
-    )
+    read_or_refuse(lambda path: ShardedFiles(path, SafetensorsFile), folder / "damaged.json", data, CheckpointError)

@@ -84,9 +84,7 @@ def test_parameters_become_arrays():
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 def test_reads_a_pickle(tmp_path, zipped):
-    dtypes = (
-        DTYPES if zipped else [torch.float32, torch.bfloat16, torch.int32]
-    )  # torch cannot load all of them
+    dtypes = DTYPES if zipped else [torch.float32, torch.bfloat16, torch.int32]  # torch cannot load all of them
     tensors = {name_of(dtype): tensor_of(dtype) for dtype in dtypes}
     tensors |= {
         "transposed": torch.arange(6).reshape(2, 3).T,
@@ -141,7 +139,7 @@ def test_a_pickle_with_code(tmp_path, zipped):
     path = tmp_path / "pytorch_model.bin"
     torch.save({"x": Code()}, path, _use_new_zipfile_serialization=zipped)
     assert refusal(path) == (
-        f"pytorch_model.bin: refused, because it calls posix.system and weights need no code. {SAVE}"
+        f"pytorch_model.bin: refused, because it imports posix.system and weights need no code. {SAVE}"
     )
 
 
@@ -149,7 +147,7 @@ def test_a_plain_pickle_with_code(tmp_path):
     path = tmp_path / "pytorch_model.bin"
     path.write_bytes(pickle.dumps(Code(), protocol=2))
     assert refusal(path) == (
-        f"pytorch_model.bin: refused, because it calls posix.system and weights need no code. {SAVE}"
+        f"pytorch_model.bin: refused, because it imports posix.system and weights need no code. {SAVE}"
     )
 
 
@@ -157,7 +155,7 @@ def test_a_whole_module(tmp_path):
     path = tmp_path / "pytorch_model.bin"
     torch.save(torch.nn.Linear(2, 2), path)
     assert refusal(path) == (
-        "pytorch_model.bin: refused, because it calls torch.nn.modules.linear.Linear "
+        "pytorch_model.bin: refused, because it imports torch.nn.modules.linear.Linear "
         f"and weights need no code. {SAVE}"
     )
 
@@ -195,9 +193,7 @@ def test_broken_files(tmp_path):
     whole = path.read_bytes()
     for data in (whole[:-100], whole[:100], b"", b"garbage", pickle.dumps([1, 2], protocol=2)):
         path.write_bytes(data)
-        assert refusal(path) == (
-            "pytorch_model.bin: truncated or not a torch checkpoint. Download or copy it again."
-        )
+        assert refusal(path) == ("pytorch_model.bin: truncated or not a torch checkpoint. Download or copy it again.")
 
 
 def test_an_absent_file(tmp_path):

@@ -87,7 +87,7 @@ FAMILIES = {
             "BertForSequenceClassification": {},
             "BertForMultipleChoice": {},
             "BertForTokenClassification": {},
-            "BertForQuestionAnswering": {},
+            "BertForQuestionAnswering": {"num_labels": 2},
         },
         variants={
             "untied": ("BertForMaskedLM", {"tie_word_embeddings": False, "hidden_act": "gelu_new"}),

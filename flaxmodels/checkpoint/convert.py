@@ -1,0 +1,71 @@
+"""From one format of files to another, without a model in memory: one tensor at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from flaxmodels.checkpoint import load, save
+from flaxmodels.checkpoint.mapping import torch_view
+from flaxmodels.checkpoint.resolve import Weights
+from interop.plan import Plan
+from interop.source import Header, Index, Source
+
+
+class Cast:
+    """A `Source` whose floating tensors are cast to `dtype` when they are read."""
+
+    def __init__(self, source: Source, dtype: np.dtype):
+        self.source, self.dtype = source, dtype
+        self.headers = {name: Header(h.shape, self._target(h.dtype)) for name, h in source.headers.items()}
+
+    def _target(self, dtype: np.dtype) -> np.dtype:
+        is_float = np.issubdtype(dtype, np.floating) or dtype.kind == "V"  # ml_dtypes are of kind V
+        return self.dtype if is_float else dtype
+
+    def read(self, name: str, index: Index | None = None) -> np.ndarray:
+        view = self.source.read(name, index)
+        target = self.headers[name].dtype
+        return view if view.dtype == target else np.asarray(load.to_device(view, target))
+
+
+def convert(
+    model,
+    weights: Weights,
+    folder: Path,
+    *,
+    to: str,
+    config: str,
+    param_dtype: np.dtype | None = None,
+    max_shard_size: int | str = "5GB",
+    strict: bool = True,
+    extra_files: Iterable[Path] = (),
+) -> Plan:
+    """Write the checkpoint `weights` of `model` into `folder` in another format.
+
+    Args:
+        model: its description; parameters are not needed.
+        to: "torch" (safetensors in torch names and layout) or "flax" (msgpack).
+        config: the contents of `config.json`.
+        param_dtype: floating tensors are cast to it; by default each keeps its own.
+        max_shard_size: bytes, or "5GB" and the like.
+        strict: refuse a checkpoint that lacks parameters of the model, or has tensors that it does not know; if
+            false, what both have is converted.
+        extra_files: copied along, such as a tokenizer.
+
+    Returns:
+        The plan that was followed.
+
+    Raises:
+        CheckpointMismatch: shapes differ, or, if strict, tensors are missing or unexpected.
+    """
+    plan = load.plan_loading(model, weights)
+    load.check(plan, weights, strict=strict)
+    leaves: Source = plan.read_from(weights.source)
+    if param_dtype is not None:
+        leaves = Cast(leaves, param_dtype)
+    source = torch_view(model, leaves) if to == "torch" else leaves
+    save.save_checkpoint(folder, source, config, save.FORMATS[to], max_shard_size, extra_files=extra_files)
+    return plan

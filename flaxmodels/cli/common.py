@@ -1,0 +1,70 @@
+"""What the commands share: arguments, finding a model's class, and sizes for people."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+ModelArgument = Annotated[str, typer.Argument(help="A folder, a file of weights (.safetensors, .gguf), or a Hub id.")]
+
+
+class Dtype(StrEnum):
+    """Dtypes that a command accepts."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+    auto = "auto"
+
+
+def described(location: Any, architecture: str | None = None, param_dtype: str = "float32") -> Any:
+    """The model at a location without its parameters, of the class named or of the one its configuration names."""
+    from flaxmodels.errors import ConfigError
+    from flaxmodels.nn.policy import Policy, to_dtype
+    from flaxmodels.registry import ARCHITECTURES, find_class
+
+    config = location.config()
+    names = [architecture] if architecture else config.get("architectures") or []
+    found = next((cls for cls in map(find_class, names) if cls is not None), None)
+    if found is None:
+        known = sorted(name for entry in ARCHITECTURES.values() for name in entry.tasks.values())
+        raise ConfigError(
+            f"no class for {', '.join(names) or 'this checkpoint, whose config.json names no architectures'}: "
+            f"pass --architecture with one of {', '.join(known)}"
+        )
+    return found.part(config, Policy(param_dtype=to_dtype(param_dtype)))
+
+
+def tokenizer_path(location: Any) -> Path:
+    """Where the tokenizer of a model is: the GGUF file itself, or the folder with `tokenizer.json`."""
+    from flaxmodels.errors import CheckpointError
+
+    if location.file is not None and location.file.endswith(".gguf"):
+        return Path(location.root) / location.file
+    found = location.find("tokenizer.json")
+    if found is None:
+        raise CheckpointError(f"{location.root} has no tokenizer.json: add the tokenizer's files to it")
+    for name in ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"):
+        location.find(name)
+    return found.parent
+
+
+def human_bytes(count: int) -> str:
+    """A size for people, in decimal units as `max_shard_size` has them."""
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def peak_memory() -> int:
+    """The most resident memory that this process has had, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

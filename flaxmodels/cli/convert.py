@@ -1,0 +1,91 @@
+"""`flaxmodels convert`: from any checkpoint format that can be read to one that can be written."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flaxmodels.cli.common import Dtype, ModelArgument
+
+
+class Target(StrEnum):
+    """Formats that can be written."""
+
+    torch = "torch"
+    flax = "flax"
+
+
+def convert(
+    source: ModelArgument,
+    destination: Annotated[Path, typer.Argument(help="Folder to write; made if absent.")],
+    to: Annotated[Target, typer.Option(help="torch: safetensors as transformers has them. flax: msgpack.")],
+    param_dtype: Annotated[Dtype, typer.Option(help="Cast floating tensors. auto: each keeps its own.")] = Dtype.auto,
+    max_shard_size: Annotated[str, typer.Option(help="More than this is split over several files.")] = "5GB",
+    architecture: Annotated[str | None, typer.Option(help="Model class, if config.json names none.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Read model.VARIANT.safetensors and the like.")] = None,
+    strict: Annotated[bool, typer.Option(help="Refuse missing or unknown tensors.")] = True,
+) -> None:
+    """Convert a checkpoint, one tensor at a time, all at once or not at all.
+
+    Example: `flaxmodels convert ./bert-base-uncased ./bert-flax --to flax --param-dtype bfloat16`
+    """
+    from rich.console import Console
+
+    from flaxmodels.checkpoint.resolve import resolve
+    from flaxmodels.cli.common import human_bytes
+
+    location = resolve(source)
+    plan = run(location, destination, to.value, param_dtype.value, max_shard_size, architecture, variant, strict)
+    size = sum(file.stat().st_size for file in destination.iterdir() if file.is_file())
+    Console().print(f"{len(plan.rules)} tensors written to {destination}, {human_bytes(size)}")
+    if plan.unexpected:
+        Console().print(f"[bold yellow]{len(plan.unexpected)} not converted:[/] {', '.join(plan.unexpected)}")
+
+
+def run(
+    location,
+    destination: Path,
+    to: str,
+    param_dtype: str = "auto",
+    max_shard_size: str = "5GB",
+    architecture: str | None = None,
+    variant: str | None = None,
+    strict: bool = True,
+):
+    """Convert, with the configuration and the tokenizer's files beside the weights; returns the plan."""
+    from flaxmodels.checkpoint.convert import convert as convert_weights
+    from flaxmodels.cli.common import described
+    from flaxmodels.nn.policy import to_dtype
+
+    model = described(location, architecture)
+    dtype = None if param_dtype == "auto" else to_dtype(param_dtype)
+    names = {"architectures": [type(model).__name__]} | ({} if dtype is None else {"torch_dtype": dtype.name})
+    return convert_weights(
+        model,
+        location.weights(variant=variant),
+        destination,
+        to=to,
+        config=model.config.to_json_string(**names),
+        param_dtype=dtype,
+        max_shard_size=max_shard_size,
+        strict=strict,
+        extra_files=[path for path in map(location.find, COMPANIONS) if path is not None],
+    )
+
+
+COMPANIONS = (
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
+"""Files that belong to a model and are copied with it."""

@@ -1,0 +1,85 @@
+"""Imports run downwards only, optional packages are imported where they are needed, and importing is cheap."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = [
+    {"interop"},
+    {"flaxmodels.errors"},
+    {"flaxmodels.files"},
+    {"flaxmodels.nn", "flaxmodels.config", "flaxmodels.outputs", "flaxmodels.tokenizer"},
+    {"flaxmodels.checkpoint", "flaxmodels.generation"},
+    {"flaxmodels.model"},
+    {"flaxmodels.models"},
+    {"flaxmodels.registry"},
+    {"flaxmodels.cli"},
+]
+"""From the bottom up. A room imports itself and lower ones; within a level, `outputs` alone may import `nn`."""
+
+OPTIONAL = {"torch": "interop/torch_bridge.py", "transformers": None, "h5py": None}
+MODULES = sorted(
+    path.relative_to(ROOT).as_posix() for package in ("flaxmodels", "interop") for path in (ROOT / package).rglob("*.py")
+)
+
+
+def imported(path: str) -> set[str]:
+    """Every module that a file imports anywhere, type checking aside."""
+    found = set()
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def room_of(module: str) -> tuple[int, str] | None:
+    """Level and name of the room that a module is in."""
+    for level, rooms in enumerate(ROOMS):
+        for room in rooms:
+            if module == room or module.startswith(room + "."):
+                return level, room
+    return None
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path != "flaxmodels/__init__.py"])
+def test_imports_run_downwards(path):
+    own = room_of(path.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
+    assert own is not None, f"{path} is in no room: name it in ROOMS"
+    for module in imported(path):
+        if module.split(".")[0] in ("flaxmodels", "interop") and module not in ("flaxmodels", "flaxmodels.__version__"):
+            other = room_of(module)
+            assert other is not None, f"{path} imports {module}, which is in no room"
+            beside = other[0] == own[0] and (own[1], other[1]) in {("flaxmodels.outputs", "flaxmodels.nn")}
+            assert other[0] < own[0] or other == own or beside, f"{path} imports {module}, which is not below it"
+
+
+@pytest.mark.parametrize("path", MODULES)
+def test_optional_packages_stay_optional(path):
+    roots = {module.split(".")[0] for module in imported(path)}
+    for package, home in OPTIONAL.items():
+        assert package not in roots or path == home, f"{path} imports {package}"
+
+
+def test_a_model_imports_at_most_one_sibling():
+    for path in (path for path in MODULES if path.startswith("flaxmodels/models/")):
+        siblings = {module.split(".")[2] for module in imported(path) if module.startswith("flaxmodels.models.")}
+        assert len(siblings) <= 1, f"{path} imports {siblings}"
+
+
+def test_importing_flaxmodels_imports_neither_jax_nor_torch_nor_a_model():
+    code = "import sys, flaxmodels; print([m for m in sys.modules if m.split('.')[0] in ('jax', 'torch', 'flax')])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_importing_interop_needs_only_numpy_and_ml_dtypes():
+    code = "import sys, interop.plan, interop.dialects.gguf; print('jax' in sys.modules, 'flaxmodels' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "False False\n"
