@@ -25,7 +25,9 @@ ROOMS = [
 
 OPTIONAL = {"torch": "interop/torch_bridge.py", "transformers": None, "h5py": None}
 MODULES = sorted(
-    path.relative_to(ROOT).as_posix() for package in ("flaxmodels", "interop") for path in (ROOT / package).rglob("*.py")
+    path.relative_to(ROOT).as_posix()
+    for package in ("flaxmodels", "interop")
+    for path in (ROOT / package).rglob("*.py")
 )
 
 

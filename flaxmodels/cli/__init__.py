@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 
 import typer
-from rich.console import Console
 
 from flaxmodels.cli import convert, demo, embed, generate, inspect
+from flaxmodels.cli.common import console
 
 app = typer.Typer(
     name="flaxmodels",
@@ -26,5 +26,5 @@ def main() -> None:
     try:
         app()
     except ValueError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]Error:[/] {error}", highlight=False)
+        console(stderr=True).print(f"[bold red]Error:[/] {error}", highlight=False)
         sys.exit(1)

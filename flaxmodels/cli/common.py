@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
 ModelArgument = Annotated[str, typer.Argument(help="A folder, a file of weights (.safetensors, .gguf), or a Hub id.")]
 
@@ -20,6 +21,12 @@ class Dtype(StrEnum):
     bfloat16 = "bfloat16"
     float16 = "float16"
     auto = "auto"
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Where a command writes; lines for other programs are not folded."""
+    found = Console(stderr=stderr)
+    return found if found.is_terminal else Console(stderr=stderr, width=1000)
 
 
 def described(location: Any, architecture: str | None = None, param_dtype: str = "float32") -> Any:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from flaxmodels.cli.common import Dtype, ModelArgument
+from flaxmodels.cli.common import Dtype, ModelArgument, console, human_bytes
 
 
 class Target(StrEnum):
@@ -32,17 +32,14 @@ def convert(
 
     Example: `flaxmodels convert ./bert-base-uncased ./bert-flax --to flax --param-dtype bfloat16`
     """
-    from rich.console import Console
-
     from flaxmodels.checkpoint.resolve import resolve
-    from flaxmodels.cli.common import human_bytes
 
     location = resolve(source)
     plan = run(location, destination, to.value, param_dtype.value, max_shard_size, architecture, variant, strict)
     size = sum(file.stat().st_size for file in destination.iterdir() if file.is_file())
-    Console().print(f"{len(plan.rules)} tensors written to {destination}, {human_bytes(size)}")
+    console().print(f"{len(plan.rules)} tensors written to {destination}, {human_bytes(size)}")
     if plan.unexpected:
-        Console().print(f"[bold yellow]{len(plan.unexpected)} not converted:[/] {', '.join(plan.unexpected)}")
+        console().print(f"[bold yellow]{len(plan.unexpected)} not converted:[/] {', '.join(plan.unexpected)}")
 
 
 def run(

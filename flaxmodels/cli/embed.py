@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flaxmodels.cli.common import Dtype, ModelArgument
+from flaxmodels.cli.common import Dtype, ModelArgument, console
 
 
 def embed(
@@ -22,8 +22,6 @@ def embed(
     """
     import json
 
-    from rich.console import Console
-
     from flaxmodels.checkpoint.resolve import resolve
     from flaxmodels.cli.common import tokenizer_path
     from flaxmodels.registry import AUTO_CLASSES
@@ -35,7 +33,7 @@ def embed(
     if as_json:
         typer.echo(json.dumps(vectors.tolist()))
     else:
-        Console().print(similarity_table(texts, vectors))
+        console().print(similarity_table(texts, vectors))
 
 
 def mean_pooled(encoder: Any, tokenizer: Any, texts: Sequence[str]) -> Any:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flaxmodels.cli.common import Dtype, ModelArgument
+from flaxmodels.cli.common import Dtype, ModelArgument, console
 
 
 def generate(
@@ -25,8 +25,6 @@ def generate(
 
     Example: `flaxmodels generate ./SmolLM2.gguf --chat --prompt "What is the capital of France?"`
     """
-    from rich.console import Console
-
     from flaxmodels.checkpoint.resolve import resolve
     from flaxmodels.cli.common import tokenizer_path
     from flaxmodels.registry import AUTO_CLASSES
@@ -39,7 +37,7 @@ def generate(
         language_model, tokenizer, prompt, chat, max_new_tokens=max_new_tokens, do_sample=bool(sampling), **sampling
     )
     typer.echo(answer)
-    Console(stderr=True).print(f"[dim]{speed}[/]")
+    console(stderr=True).print(f"[dim]{speed}[/]")
 
 
 def complete(model: Any, tokenizer: Any, prompt: str, chat: bool, **settings: Any) -> tuple[str, str]:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flaxmodels.cli.common import ModelArgument
+from flaxmodels.cli.common import ModelArgument, console, human_bytes
 
 
 def inspect(
@@ -18,50 +18,37 @@ def inspect(
 
     Example: `flaxmodels inspect ./bert-base-uncased`
     """
-    from rich.console import Console
-
     from flaxmodels.checkpoint.load import plan_loading
     from flaxmodels.checkpoint.resolve import resolve
-    from flaxmodels.cli.common import described, human_bytes
+    from flaxmodels.cli.common import described
 
     location = resolve(model)
     weights = location.weights(variant=variant)
     described_model = described(location, architecture)
     plan = plan_loading(described_model, weights)
     headers = weights.source.headers
-    console = Console()
-    console.print(_table(weights.path.name, plan, headers, described_model))
+    screen = console()
+    screen.print(_table(weights.path.name, plan, headers))
     total = sum(header.nbytes for header in headers.values())
-    console.print(
+    screen.print(
         f"{type(described_model).__name__}, {described_model.num_parameters():,} parameters; "
         f"{len(headers)} tensors, {human_bytes(total)}, {weights.layout} layout"
     )
     for what, names in (("missing", plan.missing), ("not used", plan.unexpected)):
         if names:
-            console.print(f"[bold yellow]{len(names)} {what}:[/] {', '.join(names)}")
+            screen.print(f"[bold yellow]{len(names)} {what}:[/] {', '.join(names)}")
     for wrong in plan.mismatched:
-        console.print(f"[bold red]{wrong.name}[/]: checkpoint {wrong.found}, model {wrong.expected}")
+        screen.print(f"[bold red]{wrong.name}[/]: checkpoint {wrong.found}, model {wrong.expected}")
 
 
-def _table(title: str, plan, headers, model):
+def _table(title: str, plan, headers):
     from rich.table import Table
 
-    from flaxmodels.cli.common import human_bytes
-
-    shapes = model._shapes()
-    table = Table("tensor", "shape", "dtype", "size", "ops", "parameter", "shape", title=title, title_justify="left")
+    table = Table("tensor", "shape", "dtype", "size", "ops", "parameter", title=title, title_justify="left")
     for rule in plan.rules:
-        for source in rule.sources:
-            header = headers[source]
-            ops = ", ".join(type(op).__name__ for op in rule.ops) or "-"
-            target = rule.targets[0]
-            table.add_row(
-                source,
-                str(header.shape),
-                header.dtype.name,
-                human_bytes(header.nbytes),
-                ops,
-                target,
-                str(shapes[target].shape),
-            )
+        ops = ", ".join(type(op).__name__ for op in rule.ops) or "-"
+        for name in rule.sources:
+            header = headers[name]
+            size = human_bytes(header.nbytes)
+            table.add_row(name, str(header.shape), header.dtype.name, size, ops, ", ".join(rule.targets))
     return table

@@ -21,6 +21,7 @@ class Family:
         module: where its classes are; transformers has them under the same names.
         config: values of the configuration, dropout among them.
         heads: every model class, with what its configuration needs beside `config`.
+        decoders: those of them that decode with a cache.
         variants: further configurations by name: the class that they are tested with, and the changed values.
         older_names: parts of torch names, and what early checkpoints call them.
         useless: names of tensors that checkpoints may have for nothing.
@@ -29,6 +30,7 @@ class Family:
     module: str
     config: Mapping[str, Any]
     heads: Mapping[str, Mapping[str, Any]]
+    decoders: tuple[str, ...]
     variants: Mapping[str, tuple[str, Mapping[str, Any]]]
     older_names: Mapping[str, str] = field(default_factory=dict)
     useless: tuple[str, ...] = ()
@@ -58,8 +60,8 @@ class Case:
 
     @property
     def is_decoder(self) -> bool:
-        """Whether it can decode with a cache."""
-        return self.head.endswith(("CausalLM", "LMHeadModel")) or self.family.module.endswith("llama")
+        """Whether it decodes with a cache."""
+        return self.head in self.family.decoders
 
 
 FAMILIES = {
@@ -73,6 +75,7 @@ FAMILIES = {
             "intermediate_size": 27,
             "max_position_embeddings": 19,
             "type_vocab_size": 3,
+            "pad_token_id": 2,
             "layer_norm_eps": 1e-5,
             "hidden_dropout_prob": 0.2,
             "attention_probs_dropout_prob": 0.3,
@@ -89,6 +92,7 @@ FAMILIES = {
             "BertForTokenClassification": {},
             "BertForQuestionAnswering": {"num_labels": 2},
         },
+        decoders=("BertLMHeadModel",),
         variants={
             "untied": ("BertForMaskedLM", {"tie_word_embeddings": False, "hidden_act": "gelu_new"}),
             "untied-pretraining": ("BertForPreTraining", {"tie_word_embeddings": False, "hidden_act": "relu"}),
@@ -117,6 +121,7 @@ FAMILIES = {
             "num_labels": 5,
         },
         heads={"LlamaModel": {}, "LlamaForCausalLM": {}, "LlamaForSequenceClassification": {}},
+        decoders=("LlamaModel", "LlamaForCausalLM"),
         variants={
             "tied": (
                 "LlamaForCausalLM",

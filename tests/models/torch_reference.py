@@ -41,7 +41,9 @@ def inputs_for(case: Case, *, embedded: bool = False) -> dict[str, np.ndarray]:
     """A padded batch of every input that the model takes; with vectors in place of the ids if `embedded`."""
     rng = np.random.default_rng(1)
     taken = inspect.signature(case.ours.abstract(dict(case.values)).base_model.forward).parameters
-    ids = rng.integers(0, case.values["vocab_size"], MASK.shape)
+    pad = case.values["pad_token_id"]
+    ids = rng.choice([token for token in range(case.values["vocab_size"]) if token != pad], MASK.shape)
+    ids[1][MASK[1] == 0] = pad
     inputs = {"input_ids": ids, "attention_mask": MASK}
     if embedded:
         inputs["inputs_embeds"] = rng.normal(size=(*MASK.shape, case.values["hidden_size"])).astype(np.float32)

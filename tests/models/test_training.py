@@ -1,0 +1,65 @@
+"""What training needs of every architecture: gradients, dropout, half precision."""
+
+from __future__ import annotations
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from models.tiny_configs import HEADS
+from models.torch_reference import assert_close, at_tokens, flat_outputs, inputs_for, to_torch
+
+from flaxmodels.errors import FlaxModelsError
+
+
+@pytest.fixture(scope="module", params=HEADS, ids=str)
+def case(request):
+    return request.param
+
+
+def test_gradients_are_those_of_torch(case, model, reference):
+    inputs = inputs_for(case)
+
+    def loss(outputs):
+        """The mean square of all outputs at tokens; of torch tensors and of jax arrays."""
+        return sum((at_tokens(value, inputs["attention_mask"]) ** 2).mean() for _, value in flat_outputs(outputs))
+
+    reference.zero_grad()
+    loss(reference(**to_torch(inputs))).backward()
+    gradients = jax.jit(jax.grad(lambda params: loss(model(**inputs, params=params))))(model.params)
+    ours = model.state_dict(gradients)
+    for name, parameter in reference.named_parameters(remove_duplicate=False):
+        theirs = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        np.testing.assert_allclose(ours[name], theirs, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_dropout_depends_on_its_key_alone(case, model):
+    inputs = inputs_for(case)
+
+    def outputs(**kwargs):
+        return jnp.concatenate([value.ravel() for _, value in flat_outputs(model(**inputs, **kwargs))])
+
+    first, again, other = (outputs(train=True, dropout_rng=jax.random.key(seed)) for seed in (0, 0, 1))
+    still = outputs()
+    assert jnp.array_equal(first, again)
+    assert jnp.array_equal(still, outputs(dropout_rng=jax.random.key(0)))
+    for left, right in ((first, other), (first, still), (other, still)):
+        assert (left != right).mean() > 0.5
+    with pytest.raises(
+        FlaxModelsError, match=f"^{re.escape('train=True needs dropout_rng=, a key such as jax.random.key(0)')}$"
+    ):
+        model(**inputs, train=True)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 3e-2), ("float16", 4e-3)])
+def test_half_precision_is_close(case, model, folder, dtype, tolerance):
+    inputs = inputs_for(case)
+    half = case.ours.from_pretrained(folder, torch_dtype=dtype)
+    exact = dict(flat_outputs(model(**inputs)))
+    for name, value in flat_outputs(half(**inputs)):
+        assert value.dtype == dtype
+        rounded, full = (at_tokens(np.asarray(array), inputs["attention_mask"]) for array in (value, exact[name]))
+        assert_close(rounded, full, tolerance, name)
