@@ -24,7 +24,7 @@ class Family:
         decoders: those of them that decode with a cache.
         variants: further configurations by name: the class that they are tested with, and the changed values.
         older_names: parts of torch names, and what early checkpoints call them.
-        useless: names of tensors that checkpoints may have for nothing.
+        useless: names, in the base model, of tensors that checkpoints may have for nothing.
     """
 
     module: str
@@ -99,7 +99,7 @@ FAMILIES = {
             "cross-attention": ("BertLMHeadModel", {"is_decoder": True, "add_cross_attention": True}),
         },
         older_names={"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"},
-        useless=("bert.embeddings.position_ids",),
+        useless=("embeddings.position_ids",),
     ),
     "llama": Family(
         module="flaxmodels.models.llama",
@@ -179,7 +179,7 @@ FAMILIES = {
                 },
             ),
         },
-        useless=("model.layers.0.self_attn.rotary_emb.inv_freq",),
+        useless=("layers.0.self_attn.rotary_emb.inv_freq",),
     ),
 }
 """Every architecture, by model type."""

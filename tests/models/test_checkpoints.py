@@ -1,0 +1,118 @@
+"""The files of every architecture: torch's in, the same out, and what torch makes of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from flax import traverse_util
+from models.tiny_configs import CASES, HEADS
+from models.torch_reference import tensors_in, torch_model
+
+from flaxmodels.checkpoint.safetensors import write_safetensors
+from flaxmodels.nn.module import split_shared
+from interop.source import Header
+from interop.torch_bridge import to_numpy
+
+UNSHARDED, SHARDED = "5GB", 3000
+
+
+@pytest.fixture(scope="module", params=CASES, ids=str)
+def case(request):
+    return request.param
+
+
+def bits(arrays) -> dict[str, tuple]:
+    """Shape, dtype and bytes of each array of a flat or nested dict."""
+    flat = traverse_util.flatten_dict(arrays, sep="/")
+    return {name: (value.shape, str(value.dtype), np.asarray(value).tobytes()) for name, value in flat.items()}
+
+
+def save_tensors(folder, like, tensors):
+    """The configuration of the checkpoint `like` with other tensors."""
+    folder.mkdir()
+    (folder / "config.json").write_bytes((like / "config.json").read_bytes())
+    headers = {name: Header(array.shape, array.dtype) for name, array in tensors.items()}
+    write_safetensors(folder / "model.safetensors", headers, tensors.__getitem__, {"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("size", [UNSHARDED, SHARDED])
+def test_torch_layout(case, model, folder, reference, tmp_path, size):
+    model.save_pretrained(tmp_path, max_shard_size=size)
+    assert (tmp_path / "model.safetensors").exists() == (size == UNSHARDED)
+    assert bits(tensors_in(tmp_path)) == bits(tensors_in(folder))
+    assert bits(case.ours.from_pretrained(tmp_path).params) == bits(model.params)
+    again, info = case.theirs.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(info.values()), info
+    assert bits(torch_state(again)) == bits(torch_state(reference))
+
+
+def torch_state(reference) -> dict[str, np.ndarray]:
+    return {name: to_numpy(tensor) for name, tensor in reference.state_dict().items()}
+
+
+def test_shards_written_by_torch(case, model, reference, tmp_path):
+    reference.save_pretrained(tmp_path, max_shard_size=SHARDED)
+    assert not (tmp_path / "model.safetensors").exists()
+    loaded, info = case.ours.from_pretrained(tmp_path, output_loading_info=True)
+    assert (info.missing_keys, info.unexpected_keys, info.mismatched_keys) == ([], [], [])
+    assert bits(loaded.params) == bits(model.params)
+
+
+@pytest.mark.parametrize("size", [UNSHARDED, SHARDED])
+def test_flax_layout(case, model, tmp_path, size):
+    model.save_pretrained(tmp_path, safe_serialization=False, max_shard_size=size)
+    assert (tmp_path / "flax_model.msgpack").exists() == (size == UNSHARDED)
+    assert bits(case.ours.from_pretrained(tmp_path).params) == bits(model.params)
+
+
+def test_state_dict(case, model, reference):
+    assert bits(model.state_dict()) == bits(torch_state(reference))
+    other = case.ours.abstract(dict(case.values))
+    other.load_state_dict(reference.state_dict())
+    assert bits(other.params) == bits(model.params)
+
+
+def test_older_and_useless_names(case, model, folder, tmp_path):
+    prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
+    tensors = {prefix + name: np.zeros(3, np.float32) for name in case.family.useless}
+    for name, array in tensors_in(folder).items():
+        for new, old in case.family.older_names.items():
+            name = name.replace(new, old)
+        tensors[name] = array
+    loaded, info = case.ours.from_pretrained(save_tensors(tmp_path / "old", folder, tensors), output_loading_info=True)
+    assert (info.missing_keys, info.unexpected_keys) == ([], [])
+    assert bits(loaded.params) == bits(model.params)
+
+
+def test_tied_weights_under_the_name_of_the_target_only(case, model, folder, reference, tmp_path):
+    tied = {source: target for target, source in reference.all_tied_weights_keys.items()}
+    if not tied:
+        pytest.skip("nothing is tied")
+    tensors = {tied.get(name, name): array for name, array in tensors_in(folder).items()}
+    assert set(tied.values()) <= set(tensors)
+    loaded, info = case.ours.from_pretrained(save_tensors(tmp_path / "new", folder, tensors), output_loading_info=True)
+    assert (info.missing_keys, info.unexpected_keys) == ([], [])
+    assert bits(loaded.params) == bits(model.params)
+
+
+@pytest.mark.parametrize("head", HEADS, ids=str)
+@pytest.mark.parametrize("way", ["base into head", "head into base"])
+def test_with_and_without_a_head(head, way, tmp_path):
+    base = next(case for case in HEADS if case.family is head.family)
+    written, read = (base, head) if way == "base into head" else (head, base)
+    reference = torch_model(written)
+    reference.save_pretrained(tmp_path)
+    loaded, info = read.ours.from_pretrained(tmp_path, output_loading_info=True)
+    _, expected = read.theirs.from_pretrained(tmp_path, output_loading_info=True)
+    aliases = set(split_shared(loaded)[1])
+    assert set(info.missing_keys) == expected["missing_keys"] - aliases
+    assert set(info.unexpected_keys) == expected["unexpected_keys"]
+    theirs = bits(torch_state(reference.base_model))
+    for name, value in bits(loaded.base_model.state_dict()).items():
+        assert name not in theirs or value == theirs[name]
+    if info.missing_keys:
+        fresh = bits(read.ours(loaded.config).state_dict())
+        assert {name: bits(loaded.state_dict())[name] for name in info.missing_keys} == {
+            name: fresh[name] for name in info.missing_keys
+        }
