@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, ClassVar, Self, dataclass_transform
 
+from flaxmodels.changes import count_change
 from flaxmodels.errors import ConfigError
 
 CONFIG_NAME = "config.json"
@@ -53,6 +54,7 @@ class PreTrainedConfig:
         self.validate()
 
     def __setattr__(self, name: str, value: Any) -> None:
+        count_change()
         super().__setattr__(type(self).attribute_map.get(name, name), value)
 
     def __getattr__(self, name: str) -> Any:

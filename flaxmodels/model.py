@@ -424,7 +424,7 @@ class PreTrainedModel(Module):
         weights = Weights(Path("state_dict"), ParamsSource(_as_arrays(state_dict)), "torch")
         plan = load.plan_loading(self, weights)
         load.check(plan, weights, strict=strict)
-        self._fill(load.read_leaves(plan, weights.source, self._shapes()), complete=False)
+        self._fill(load.read_leaves(plan, weights.source, self._shapes(), copy=True), complete=False)
         return load.LoadingInfo.of(plan)
 
 

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOMS = [
     {"interop"},
-    {"flaxmodels.errors"},
+    {"flaxmodels.errors", "flaxmodels.changes"},
     {"flaxmodels.files"},
     {"flaxmodels.nn", "flaxmodels.config", "flaxmodels.outputs", "flaxmodels.tokenizer"},
     {"flaxmodels.checkpoint", "flaxmodels.generation"},

@@ -77,13 +77,22 @@ def check(plan: Plan, weights: Weights, *, ignore_mismatched_sizes: bool = False
         )
 
 
-def read_leaves(plan: Plan, source: Source, leaves: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
-    """The leaves that the plan provides, on the default device, in the dtypes of `leaves`."""
+def read_leaves(
+    plan: Plan, source: Source, leaves: Mapping[str, jax.ShapeDtypeStruct], *, copy: bool = False
+) -> dict[str, jax.Array]:
+    """The leaves that the plan provides, on the default device, in the dtypes of `leaves`.
+
+    With `copy` none of them shares memory with the source: for sources that others may write to.
+    """
     mapped = plan.read_from(source)
     names = list(mapped.headers)
+
+    def read(name: str) -> jax.Array:
+        view = mapped.read(name)
+        return to_device(view.copy(order="K") if copy else view, leaves[name].dtype)
+
     with ThreadPoolExecutor(WORKERS) as pool:
-        arrays = pool.map(lambda name: to_device(mapped.read(name), leaves[name].dtype), names)
-        return dict(zip(names, _progress(arrays, len(names)), strict=True))
+        return dict(zip(names, _progress(pool.map(read, names), len(names)), strict=True))
 
 
 def to_device(view: np.ndarray, dtype: np.dtype) -> jax.Array:

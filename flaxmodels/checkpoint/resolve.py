@@ -11,7 +11,7 @@ from flaxmodels.checkpoint.commit import recover
 from flaxmodels.checkpoint.gguf import GGUFFile
 from flaxmodels.checkpoint.msgpack import MsgpackFile
 from flaxmodels.checkpoint.safetensors import SafetensorsFile
-from flaxmodels.checkpoint.shards import ShardedFiles
+from flaxmodels.checkpoint.shards import ShardedFiles, read_weight_map
 from flaxmodels.config import CONFIG_NAME, read_json
 from flaxmodels.errors import CheckpointError
 from interop import torch_bridge
@@ -128,7 +128,7 @@ class Location:
 
     def _open_index(self, path: Path) -> Weights:
         if not self.is_local:
-            for name in sorted(set(read_json(path).get("weight_map", {}).values())):
+            for name in sorted(set(read_weight_map(path).values())):
                 self.find(name)
         layouts = set()
 
@@ -148,7 +148,8 @@ def resolve(name_or_path: str | Path, **hub: Any) -> Location:
     if path.is_dir():
         folder = path / (hub.get("subfolder") or "")
         recover(folder)
-        return Location(str(folder), True)
+        ggufs = [] if (folder / CONFIG_NAME).exists() else list(folder.glob("*.gguf"))
+        return Location(str(folder), True, ggufs[0].name if len(ggufs) == 1 else None)
     if path.is_absolute() or str(name_or_path).startswith((".", "~")):
         raise CheckpointError(f"{name_or_path} does not exist: check the path")
     return Location(str(name_or_path), False, hub=hub)

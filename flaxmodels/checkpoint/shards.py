@@ -79,7 +79,7 @@ class ShardedFiles:
     def __init__(self, index_path: str | os.PathLike[str], opener: Callable[[Path], Source]):
         """Opens every shard with `opener`: `SafetensorsFile`, `MsgpackFile` or `TorchPickle`."""
         self.path = Path(index_path)
-        weight_map = _read_weight_map(self.path)
+        weight_map = read_weight_map(self.path)
         shards = {file: opener(path) for file, path in _shard_paths(self.path, weight_map).items()}
         absent = [f"{name} ({file})" for name, file in weight_map.items() if name not in shards[file].headers]
         if absent:
@@ -95,7 +95,7 @@ class ShardedFiles:
         return self._shards[name].read(name, index)
 
 
-def _read_weight_map(path: Path) -> dict[str, str]:
+def read_weight_map(path: Path) -> dict[str, str]:
     """File names by tensor name, every one a plain name in the folder of the index."""
     weight_map = parse_json_object(path, map_file(path)).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):

@@ -9,8 +9,9 @@ from typing import Any
 import jax
 from flax import nnx
 
+from flaxmodels.changes import changes
 from flaxmodels.errors import FlaxModelsError
-from flaxmodels.nn.module import Module, is_abstract, split_shared, structure_version
+from flaxmodels.nn.module import Module, is_abstract, split_shared
 
 
 class Functional:
@@ -21,12 +22,13 @@ class Functional:
 
     def __init__(self, module: Module):
         leaves, _ = split_shared(module)
-        self.version = structure_version()
+        self.version = changes()
         self.paths = [leaf.name for leaf in leaves]
         self.variables = [leaf.variable for leaf in leaves]
         self.compiled: dict[Any, Any] = {}
         self._orders: dict[Any, list[int]] = {}
         self._graph, state = nnx.split(module)
+        self._config = config.to_dict() if (config := getattr(module, "config", None)) else None
         position = {id(variable): number for number, variable in enumerate(self.variables)}
         self._flat = [(path, position[id(_descend(module, path))]) for path, _ in nnx.to_flat_state(state)]
 
@@ -45,6 +47,11 @@ class Functional:
         if tree not in self._orders:
             self._orders[tree] = self._order(params)
         return [leaves[number] for number in self._orders[tree]]
+
+    def describes_same(self, other: Functional) -> bool:
+        """Whether what was compiled for one serves the other."""
+        mine, theirs = ((one.paths, one._config, one._graph) for one in (self, other))
+        return mine == theirs
 
     def _order(self, params: Any) -> list[int]:
         given = {
@@ -67,11 +74,11 @@ _FUNCTIONALS: weakref.WeakKeyDictionary[Module, Functional] = weakref.WeakKeyDic
 
 
 def functional(module: Module) -> Functional:
-    """The pure function of `module`; the same object until an attribute of a module is set."""
+    """The pure function of `module`; the same object until it, its configuration or a part of it changes."""
     found = _FUNCTIONALS.get(module)
-    if found is None or found.version != structure_version():
+    if found is None or found.version != changes():
         fresh = Functional(module)
-        if found is not None and found.paths == fresh.paths and found._graph == fresh._graph:
+        if found is not None and found.describes_same(fresh):
             found.version, found.variables = fresh.version, fresh.variables
             return found
         _FUNCTIONALS[module] = found = fresh

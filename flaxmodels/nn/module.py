@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from flaxmodels.changes import count_change
 from interop.ops import Op
 
 Initializer = Callable[..., jax.Array]
@@ -39,23 +40,12 @@ class Module(nnx.Module):
     torch_leaves: ClassVar[dict[str, TorchLeaf]] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
-        _Version.count += 1
+        count_change()
         super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> None:
-        _Version.count += 1
+        count_change()
         super().__delattr__(name)
-
-
-class _Version:
-    """Counts assignments to module attributes, so that compiled calls know when to look at the structure again."""
-
-    count = 0
-
-
-def structure_version() -> int:
-    """A number that differs after any attribute of any module was set or deleted."""
-    return _Version.count
 
 
 class ModuleList(Module):
