@@ -128,7 +128,7 @@ class PreTrainedConfig:
 
         A configuration that did not come from a file gives all its fields.
         """
-        values = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        values = {name: value for name, value in vars(self).items() if name != "_keys"}
         if self._keys is not None:
             defaults = _fields(type(self))
             values = {k: v for k, v in values.items() if k in self._keys or k not in defaults or v != defaults[k]}

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -50,13 +51,13 @@ def save_checkpoint(
     """Replace the checkpoint in `folder`, all at once or not at all.
 
     Args:
-        folder: made if absent. Weights that an earlier save left there, in whatever format, go.
+        folder: made if absent. Weights that an earlier save of this variant left there, in whatever format, go.
         source: the tensors, under the names and in the layout of `format`.
         config: the contents of `config.json`.
         max_shard_size: bytes, or "5GB" and the like.
         extra_files: copied beside the weights, such as a tokenizer.
     """
-    with replacing(folder, is_weight_file) as staging:
+    with replacing(folder, partial(is_weight_file, variant=variant)) as staging:
         _write_weights(staging, source, format, max_shard_size, variant)
         (staging / CONFIG_NAME).write_text(config, encoding="utf-8")
         for file in extra_files:
