@@ -1,7 +1,7 @@
 """Greedy decoding: tokens a second of flaxmodels beside transformers on torch.
 
-    python benchmarks/decode.py --markdown
-    python benchmarks/decode.py --markdown --device gpu
+python benchmarks/decode.py --markdown
+python benchmarks/decode.py --markdown --device gpu
 """
 
 from __future__ import annotations
@@ -19,7 +19,19 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from common import LLAMA, TINY, Worker, alternate, best_peer, machine, median, median_ratio, pin, report, save
+from common import (
+    LLAMA,
+    TINY,
+    Worker,
+    alternate,
+    best_peer,
+    machine,
+    median,
+    median_ratio,
+    pin,
+    report,
+    save,
+)
 
 PROMPT_LENGTH = 16
 NEW_TOKENS = 64
@@ -64,7 +76,11 @@ def ours(case: Case) -> Generate:
     from flaxmodels import LlamaForCausalLM
 
     model = LlamaForCausalLM.from_pretrained(case.folder, torch_dtype=case.dtype)
-    settings = {"attention_mask": np.ones_like(case.prompts), "max_new_tokens": NEW_TOKENS, "do_sample": False}
+    settings = {
+        "attention_mask": np.ones_like(case.prompts),
+        "max_new_tokens": NEW_TOKENS,
+        "do_sample": False,
+    }
     return lambda: np.asarray(model.generate(case.prompts, **settings).sequences)
 
 
@@ -76,7 +92,11 @@ def theirs(case: Case) -> Generate:
 
     model = transformers.LlamaForCausalLM.from_pretrained(case.folder, dtype=getattr(torch, case.dtype))
     prompts = torch.from_numpy(case.prompts)
-    settings = {"attention_mask": torch.ones_like(prompts), "max_new_tokens": NEW_TOKENS, "do_sample": False}
+    settings = {
+        "attention_mask": torch.ones_like(prompts),
+        "max_new_tokens": NEW_TOKENS,
+        "do_sample": False,
+    }
     return lambda: model.generate(prompts, **settings, pad_token_id=0).numpy()
 
 
@@ -90,7 +110,14 @@ def timed(build: Callable[[Case], Generate], case: Case) -> dict[str, Any]:
     return {"seconds": seconds, "tokens": sequences[:, PROMPT_LENGTH:].tolist()}
 
 
-def compare(folder: Path, batch: int, dtypes: list[str], threads: tuple[int, ...], device: Device, runs: int):
+def compare(
+    folder: Path,
+    batch: int,
+    dtypes: list[str],
+    threads: tuple[int, ...],
+    device: Device,
+    runs: int,
+):
     """For every side its first call, and then one call in each round. Each side lives in a process of its own."""
     with ExitStack() as stack:
 
@@ -134,11 +161,18 @@ def main(
     runs: Annotated[int, typer.Option(help="Rounds, in each of which every side decodes once.")] = 7,
     device: Annotated[Device, typer.Option(help="Where flaxmodels runs; torch runs on the CPU only.")] = Device.cpu,
     cores: Annotated[int | None, typer.Option(help="Cores to use; all by default.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A tiny model and one round, to see that it runs.")] = False,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="A tiny model and one round, to see that it runs."),
+    ] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in markdown.")] = False,
 ) -> None:
     """Compare greedy decoding with SmolLM2-135M's shape, and write benchmarks/results/decode-DEVICE.json."""
-    os.environ |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    os.environ |= {
+        "HF_HUB_OFFLINE": "1",
+        "TQDM_DISABLE": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+    }
     described = machine(pin(cores))
     runs, threads, batches, dtypes, config = (
         (1, THREADS[:1], [2], ["float32"], LLAMA | TINY)

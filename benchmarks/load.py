@@ -15,25 +15,26 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from common import Worker, alternate, best_peer, machine, measured, median, median_ratio, pin, report, save, touch
+from common import (
+    LLAMA,
+    TINY,
+    Worker,
+    alternate,
+    best_peer,
+    machine,
+    measured,
+    median,
+    median_ratio,
+    pin,
+    report,
+    save,
+    touch,
+)
 
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
-    "SmolLM2-135M": (
-        "LlamaForCausalLM",
-        {
-            "vocab_size": 49152,
-            "hidden_size": 576,
-            "intermediate_size": 1536,
-            "num_hidden_layers": 30,
-            "num_attention_heads": 9,
-            "num_key_value_heads": 3,
-            "max_position_embeddings": 8192,
-            "tie_word_embeddings": True,
-        },
-    ),
+    "SmolLM2-135M": ("LlamaForCausalLM", LLAMA),
     "BERT-base": ("BertModel", {}),
 }
-TINY = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 99}
 CASTS = (("float32", "float32"), ("bfloat16", "bfloat16"), ("bfloat16", "float32"))
 THREADS = (1, 2)
 
@@ -70,9 +71,8 @@ def make(shape: str, dtype: str, folder: Path, tiny: bool) -> None:
 
     torch.manual_seed(0)
     class_name, config = SHAPES[shape]
-    config = {**config, **(TINY | {"num_key_value_heads": 2} if tiny else {})}
     model_class = getattr(transformers, class_name)
-    model = model_class(model_class.config_class(**config)).to(getattr(torch, dtype))
+    model = model_class(model_class.config_class(**config | (TINY if tiny else {}))).to(getattr(torch, dtype))
     model.save_pretrained(folder)
 
 
@@ -147,11 +147,18 @@ def row(case: Case, found: dict[str, list[dict]]) -> dict[str, Any]:
 def main(
     runs: Annotated[int, typer.Option(help="Rounds, in each of which every side loads once.")] = 7,
     cores: Annotated[int | None, typer.Option(help="Cores to use; all by default.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A tiny model and one round, to see that it runs.")] = False,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="A tiny model and one round, to see that it runs."),
+    ] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in markdown.")] = False,
 ) -> None:
     """Compare the loading of checkpoints, and write benchmarks/results/load.json."""
-    os.environ |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    os.environ |= {
+        "HF_HUB_OFFLINE": "1",
+        "TQDM_DISABLE": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+    }
     described = machine(pin(cores))
     runs, shapes, threads = (1, ["SmolLM2-135M"], (1,)) if quick else (runs, list(SHAPES), THREADS)
     found, rows = {}, []

@@ -17,7 +17,7 @@ from flaxmodels.checkpoint.mapping import ParamsSource, torch_view
 from flaxmodels.checkpoint.resolve import Location, Weights, resolve, split_hub_kwargs
 from flaxmodels.config import PreTrainedConfig, read_json
 from flaxmodels.errors import ConfigError, FlaxModelsError
-from flaxmodels.generation import GenerateOutput, can_generate, generate
+from flaxmodels.generation.call import can_generate, generate
 from flaxmodels.generation.config import GENERATION_CONFIG_NAME, GenerationConfig
 from flaxmodels.nn.call import call
 from flaxmodels.nn.dropout import split_key
@@ -169,14 +169,8 @@ class PreTrainedModel(Module):
 
     # ---- generation
 
-    @classmethod
-    def can_generate(cls) -> bool:
-        """Whether `generate` works."""
-        return can_generate(cls)
-
-    def generate(self, input_ids: Any = None, *args: Any, **kwargs: Any) -> GenerateOutput:
-        """Continue prompts, int `[batch, prompt_len]`; `flaxmodels.generation.generate` says what else it takes."""
-        return generate(self, input_ids, *args, **kwargs)
+    can_generate = classmethod(can_generate)
+    generate = generate
 
     # ---- parameters
 

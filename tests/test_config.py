@@ -152,7 +152,7 @@ def test_overrides_win_and_must_be_known():
 def test_names_of_an_architectures_own():
     class OwnConfig(PreTrainedConfig):
         model_type = "own"
-        attribute_map = {"hidden_size": "n_embd", "num_hidden_layers": "n_layer"}  # noqa: RUF012
+        attribute_map = {"hidden_size": "n_embd", "num_hidden_layers": "n_layer"}
         n_embd: int = 8
         n_layer: int = 2
 

@@ -16,6 +16,7 @@ import transformers
 from flax import nnx, traverse_util
 from flax.core import freeze
 from flax.training.train_state import TrainState
+from models.comparisons import same_params
 from models.tiny_configs import HEADS
 from models.torch_reference import torch_model
 
@@ -30,9 +31,7 @@ from flaxmodels.models.bert import (
 from flaxmodels.models.llama import LlamaForCausalLM, LlamaModel
 from flaxmodels.nn.linear import Embedding
 
-BERT, LLAMA = (
-    next(dict(case.values) for case in HEADS if case.head == head) for head in ("BertModel", "LlamaModel")
-)
+BERT, LLAMA = (next(dict(case.values) for case in HEADS if case.head == head) for head in ("BertModel", "LlamaModel"))
 BATCH = {"input_ids": np.arange(8).reshape(2, 4), "attention_mask": np.array([[1, 1, 1, 1], [1, 1, 1, 0]])}
 KEY = jax.random.key(3)
 
@@ -50,14 +49,6 @@ def llama() -> LlamaModel:
 
 def flat(params) -> dict:
     return traverse_util.flatten_dict(params, sep="/")
-
-
-def same(left, right) -> bool:
-    """Whether two trees are bit for bit the same."""
-    left, right = flat(left), flat(right)
-    return left.keys() == right.keys() and all(
-        left[name].dtype == right[name].dtype and np.array_equal(left[name], right[name]) for name in left
-    )
 
 
 # ---- calling
@@ -114,6 +105,16 @@ def test_arguments_are_taken_in_the_old_order_and_as_lists(classifier):
     in_order = [BATCH["input_ids"].tolist(), BATCH["attention_mask"].tolist(), types, positions]
     assert jnp.array_equal(classifier(*in_order).logits, expected)
     assert not jnp.allclose(classifier(**BATCH).logits, expected)
+
+
+def test_a_head_mask_silences_heads(classifier):
+    mask = np.ones((2, 4), np.float32)
+    mask[1, 2] = 0
+    params = flat(classifier.params)
+    name = "bert/encoder/layer/1/attention/output/dense/kernel"
+    silent = traverse_util.unflatten_dict(params | {name: params[name].at[18:27].set(0)}, sep="/")
+    expected = classifier(**BATCH, params=silent).logits
+    np.testing.assert_allclose(classifier(**BATCH, head_mask=mask).logits, expected, rtol=1e-5, atol=1e-7)
 
 
 def test_inputs_that_the_model_does_not_take(classifier):
@@ -224,9 +225,9 @@ def test_a_model_is_an_nnx_module(llama):
 
 def test_params_are_a_nested_dict_that_can_be_set():
     model, other = BertForMaskedLM(BERT), BertForMaskedLM(BERT, seed=1)
-    assert not same(model.params, other.params)
+    assert not same_params(model.params, other.params)
     model.params = jax.tree.map(np.asarray, other.params)
-    assert same(model.params, other.params)
+    assert same_params(model.params, other.params)
     assert all(isinstance(value, jax.Array) for value in jax.tree.leaves(model.params))
     decoder = model.get_output_embeddings()
     assert decoder.embedding is model.get_input_embeddings().embedding
@@ -253,7 +254,7 @@ def test_params_that_do_not_fit_are_refused_and_nothing_is_set(classifier):
         "  ! classifier/kernel: given (5, 36), model (36, 5)\n"
         "  ! classifier/bias: given (6,), model (5,)"
     )
-    assert same(classifier.params, before)
+    assert same_params(classifier.params, before)
 
 
 def test_an_abstract_model_has_shapes_only():
@@ -267,15 +268,13 @@ def test_an_abstract_model_has_shapes_only():
             use()
         assert str(error.value) == "the model holds no parameters: pass params=, or call init_weights()"
     values = BertForMaskedLM(BERT)
-    assert jnp.array_equal(
-        BertForMaskedLM.abstract(BERT)(**BATCH, params=values.params).logits, values(**BATCH).logits
-    )
+    assert jnp.array_equal(BertForMaskedLM.abstract(BERT)(**BATCH, params=values.params).logits, values(**BATCH).logits)
 
 
 def test_initialisation_depends_on_the_key_alone():
     head, encoder = BertForTokenClassification(BERT, seed=5), BertModel(BERT, seed=5)
     again = BertModel.abstract(BERT).init_weights(jax.random.key(5), (1, 1))
-    assert same(again, encoder.params)
+    assert same_params(again, encoder.params)
     shared = flat(head.params["bert"])
     assert all(np.array_equal(value, flat(encoder.params)[name]) for name, value in shared.items())
     other = flat(BertModel(BERT, seed=6).params)
@@ -294,8 +293,8 @@ def test_init_weights_fills_in_what_is_missing(tmp_path):
         ("classifier", "bias"),
     }
     filled = model.init_weights(KEY, (1, 1), params)
-    assert same(filled["bert"], base.params)
-    assert same(filled["classifier"], model.abstract(BERT).init_weights(KEY)["classifier"])
+    assert same_params(filled["bert"], base.params)
+    assert same_params(filled["classifier"], model.abstract(BERT).init_weights(KEY)["classifier"])
     with pytest.raises(FlaxModelsError) as error:
         model.init_weights(KEY, (1, 1), {"classifier": {"weight": jnp.ones(2)}})
     assert str(error.value) == "the parameters do not fit the model:\n  - unexpected classifier/weight"
@@ -333,7 +332,7 @@ def test_a_state_dict_is_taken_or_refused_whole(llama):
         "  ! layers.0.mlp.up_proj.weight: checkpoint (3, 36), model (29, 36)\n"
         "Pass strict=False, and no tensor of another shape, to set those that fit."
     )
-    assert same(llama.params, before)
+    assert same_params(llama.params, before)
     del state["layers.0.mlp.up_proj.weight"]
     state["embed_tokens.weight"] = np.ones((37, 36), np.float32)
     info = llama.load_state_dict(state, strict=False)
@@ -342,7 +341,7 @@ def test_a_state_dict_is_taken_or_refused_whole(llama):
         ["extra.weight"],
     )
     assert (llama.params["embed_tokens"]["embedding"] == 1).all()
-    assert same(llama.params["layers"], before["layers"])
+    assert same_params(llama.params["layers"], before["layers"])
 
 
 @pytest.mark.parametrize("kind", [np.array, torch.tensor, jnp.array], ids=["numpy", "torch", "jax"])
@@ -353,7 +352,7 @@ def test_a_loaded_state_dict_stays_the_callers(llama, kind):
     for value in state.values():
         if kind is not jnp.array:
             value[...] = 7
-    assert same(llama.params, before)
+    assert same_params(llama.params, before)
 
 
 # ---- precision
@@ -388,9 +387,7 @@ def test_an_unknown_attention_implementation():
 
 def test_attention_implementations_agree(llama):
     eager = LlamaModel(llama.config, attn_implementation="eager")
-    np.testing.assert_allclose(
-        llama(**BATCH).last_hidden_state, eager(**BATCH).last_hidden_state, rtol=1e-5, atol=1e-6
-    )
+    np.testing.assert_allclose(llama(**BATCH).last_hidden_state, eager(**BATCH).last_hidden_state, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("cast", ["to_bf16", "to_fp16", "to_fp32"])
@@ -410,9 +407,7 @@ def test_casts_take_floating_leaves_of_any_library_where_the_mask_is_true(classi
     assert {str(x.dtype) for x in jax.tree.leaves(classifier.params)} == {"float32"}
     with pytest.raises(FlaxModelsError) as error:
         getattr(classifier, cast)(params, {"a": {"kernel": True, "bias": True}, "b": {"kernel": True, "step": True}})
-    assert str(error.value) == (
-        "the parameters do not fit the model:\n  - missing b/steps\n  - unexpected b/step"
-    )
+    assert str(error.value) == ("the parameters do not fit the model:\n  - missing b/steps\n  - unexpected b/step")
 
 
 def test_params_in_half_precision_can_be_set_and_used():
@@ -429,8 +424,10 @@ def test_the_old_constructor(classifier):
     model = BertForSequenceClassification(
         BertConfig(**BERT), input_shape=(1, 1), seed=0, dtype=jnp.float32, _do_init=True
     )
-    assert same(model.params, classifier.params)
-    assert same(BertForSequenceClassification(BertConfig(**BERT), (1, 1), 0, jnp.float32).params, classifier.params)
+    assert same_params(model.params, classifier.params)
+    assert same_params(
+        BertForSequenceClassification(BertConfig(**BERT), (1, 1), 0, jnp.float32).params, classifier.params
+    )
     assert (model.seed, model.framework, model.base_model_prefix) == (0, "flax", "bert")
     assert (model.base_model, model.main_input_name) == (model.bert, "input_ids")
 

@@ -19,8 +19,8 @@ from flaxmodels.models.llama import LlamaModel
 
 ACCESSES = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.scandir", "os.listdir", "shutil.rmtree"}
 WAYS = {
-    "torch": {"max_shard_size": 8000},
-    "flax": {"safe_serialization": False, "max_shard_size": 8000},
+    "torch": {"max_shard_size": 12000},
+    "flax": {"safe_serialization": False, "max_shard_size": 12000},
     "one file": {},
 }
 

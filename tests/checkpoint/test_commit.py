@@ -57,9 +57,13 @@ def test_a_folder_that_is_not_there_is_made(tmp_path):
 
 
 def test_an_exception_in_the_block_changes_nothing(folder):
-    with pytest.raises(KeyboardInterrupt), replacing(folder, lambda name: True) as staging:
-        write(staging, NEW)
-        raise KeyboardInterrupt
+    def interrupted():
+        with replacing(folder, lambda name: True) as staging:
+            write(staging, NEW)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert contents(folder) == OLD
     assert [path for path in folder.iterdir() if path.is_dir()] == []
 
@@ -79,9 +83,10 @@ def test_a_disk_that_refuses_changes_nothing(folder, monkeypatch, number, reason
         "rename": (Path, "rename"),
         "mkdir": (Path, "mkdir"),
     }[step]
-    with monkeypatch.context() as patch, pytest.raises(CheckpointError) as error:
+    with monkeypatch.context() as patch:
         patch.setattr(owner, name, refuse)
-        replace(folder)
+        with pytest.raises(CheckpointError) as error:
+            replace(folder)
     assert str(error.value) == (
         f"could not save into {folder}: {reason}. What was there before is unchanged; "
         "free space or make the folder writable, and save again."

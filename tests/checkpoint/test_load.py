@@ -18,7 +18,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
+import safetensors.torch
 import torch
+from models.comparisons import same_params
 from models.tiny_configs import FAMILIES
 
 from flaxmodels import model as model_module
@@ -27,6 +29,9 @@ from flaxmodels.models.bert import BertForMaskedLM, BertForSequenceClassificatio
 from flaxmodels.models.llama import LlamaForCausalLM, LlamaModel
 from interop.torch_bridge import from_numpy
 
+ADVICE = (
+    "You should probably TRAIN this model on a down-stream task to be able to use it for predictions and inference."
+)
 LLAMA = {**FAMILIES["llama"].config, "num_hidden_layers": 1}
 BERT = {**FAMILIES["bert"].config, "num_hidden_layers": 1}
 TOKENS = np.array([[1, 2, 4]])
@@ -50,10 +55,6 @@ def bert_folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("bert")
     BertModel(BERT).save_pretrained(folder)
     return folder
-
-
-def same_params(left, right) -> bool:
-    return jax.tree.all(jax.tree.map(lambda x, y: x.dtype == y.dtype and np.array_equal(x, y), left, right))
 
 
 def message_of(error_type: type[Exception], action, *args, **kwargs) -> str:
@@ -113,9 +114,7 @@ def test_formats_can_be_chosen(crowded, tmp_path):
     assert scale_in(crowded, from_flax=True, use_safetensors=False) == 3
     assert scale_in(crowded, from_pt=True) == 1
     (tmp_path / "config.json").write_text(json.dumps(LLAMA))
-    assert message_of(
-        CheckpointError, LlamaModel.from_pretrained, tmp_path, use_safetensors=True, variant="fp16"
-    ) == (
+    assert message_of(CheckpointError, LlamaModel.from_pretrained, tmp_path, use_safetensors=True, variant="fp16") == (
         f"{tmp_path} has no weights: expected model.safetensors, flax_model.safetensors, or one of these in shards "
         "with an index, of variant 'fp16'"
     )
@@ -138,9 +137,7 @@ def test_subfolders_indices_and_files(model, tmp_path):
 def test_nothing_is_initialised_that_the_checkpoint_has(folder, bert_folder, model, monkeypatch):
     drawn = []
     draw = model_module.initial_value
-    monkeypatch.setattr(
-        model_module, "initial_value", lambda leaf, *args: drawn.append(leaf.name) or draw(leaf, *args)
-    )
+    monkeypatch.setattr(model_module, "initial_value", lambda leaf, *args: drawn.append(leaf.name) or draw(leaf, *args))
     assert same_params(LlamaModel.from_pretrained(folder).params, model.params)
     assert drawn == []
     BertForSequenceClassification.from_pretrained(bert_folder)
@@ -188,11 +185,10 @@ def test_dtypes(model, tmp_path, wishes, dtype, param_dtype):
 
 def test_auto_follows_the_configuration_and_then_the_checkpoint(folder, model):
     config = json.loads((folder / "config.json").read_text())
-    for named, expected in (({"torch_dtype": "bfloat16"}, "bfloat16"), ({"dtype": "float16"}, "float16"), ({}, "float32")):
-        del config["torch_dtype"]
-        (folder / "config.json").write_text(json.dumps(config | named))
+    del config["torch_dtype"]
+    for named, expected in (("torch_dtype", "bfloat16"), ("dtype", "float16"), ("other", "float32")):
+        (folder / "config.json").write_text(json.dumps(config | {named: expected}))
         assert LlamaModel.from_pretrained(folder, torch_dtype="auto").policy.dtype == expected
-        config["torch_dtype"] = None
 
 
 def test_a_model_without_parameters_and_the_parameters(bert_folder):
@@ -230,8 +226,7 @@ def test_new_and_unused_weights_are_logged(bert_folder, tmp_path, caplog):
         f"Some weights of BertForMaskedLM were not initialized from the model checkpoint at {path} and are newly "
         "initialized: ['cls.predictions.bias', 'cls.predictions.transform.LayerNorm.bias', "
         "'cls.predictions.transform.LayerNorm.weight', 'cls.predictions.transform.dense.bias', "
-        "'cls.predictions.transform.dense.weight']\n"
-        "You should probably TRAIN this model on a down-stream task to be able to use it for predictions and inference.",
+        f"'cls.predictions.transform.dense.weight']\n{ADVICE}",
     ]
 
 
@@ -258,9 +253,8 @@ def test_nothing_is_logged_when_all_is_well(folder, caplog):
 
 
 def test_shapes_that_differ(folder, caplog):
-    wrong = {"hidden_size": 32, "intermediate_size": 12, "num_hidden_layers": 1}
-    keep = {"hidden_size": 36}
-    message = message_of(CheckpointMismatch, LlamaForCausalLM.from_pretrained, folder, **wrong | keep)
+    wrong = {"intermediate_size": 12}
+    message = message_of(CheckpointMismatch, LlamaForCausalLM.from_pretrained, folder, **wrong)
     assert message == (
         "1 missing, 5 of another shape in model.safetensors\n"
         "  - lm_head.weight   (for lm_head/kernel)\n"
@@ -271,24 +265,28 @@ def test_shapes_that_differ(folder, caplog):
         "  ! layers.0.mlp.down_proj.weight: checkpoint (36, 29), model (36, 12)\n"
         "Pass ignore_mismatched_sizes=True to re-initialise mismatched weights."
     )
-    caplog.clear()
     with caplog.at_level(logging.WARNING, "flaxmodels"):
         loaded, info = LlamaModel.from_pretrained(
-            folder, **wrong | keep, ignore_mismatched_sizes=True, output_loading_info=True
+            folder, **wrong, ignore_mismatched_sizes=True, output_loading_info=True
         )
     assert info.mismatched_keys[0] == ("layers.0.mlp.gate_proj.weight", (29, 36), (12, 36))
     assert [name for name, _, _ in info.mismatched_keys] == re.findall(r"! (.*):", message)
-    fresh = LlamaModel(LLAMA | wrong | keep).params["layers"]["0"]["mlp"]
+    fresh = LlamaModel(LLAMA | wrong).params["layers"]["0"]["mlp"]
     assert same_params(loaded.params["layers"]["0"]["mlp"]["up_proj"], fresh["up_proj"])
     assert [record.getMessage() for record in caplog.records] == [
         f"Some weights of LlamaModel were not initialized from the model checkpoint at {folder / 'model.safetensors'} "
         "and are newly initialized because the shapes did not match:\n"
-        "- layers.0.mlp.gate_proj.weight: found shape (29, 36) in the checkpoint and (12, 36) in the model instantiated\n"
-        "- layers.0.mlp.gate_proj.bias: found shape (29,) in the checkpoint and (12,) in the model instantiated\n"
-        "- layers.0.mlp.up_proj.weight: found shape (29, 36) in the checkpoint and (12, 36) in the model instantiated\n"
-        "- layers.0.mlp.up_proj.bias: found shape (29,) in the checkpoint and (12,) in the model instantiated\n"
-        "- layers.0.mlp.down_proj.weight: found shape (36, 29) in the checkpoint and (36, 12) in the model instantiated\n"
-        "You should probably TRAIN this model on a down-stream task to be able to use it for predictions and inference."
+        + "".join(
+            f"- layers.0.mlp.{name}: found shape {found} in the checkpoint and {expected} in the model instantiated\n"
+            for name, found, expected in [
+                ("gate_proj.weight", (29, 36), (12, 36)),
+                ("gate_proj.bias", (29,), (12,)),
+                ("up_proj.weight", (29, 36), (12, 36)),
+                ("up_proj.bias", (29,), (12,)),
+                ("down_proj.weight", (36, 29), (36, 12)),
+            ]
+        )
+        + ADVICE
     ]
 
 

@@ -34,9 +34,8 @@ def test_fused_attention_of_embedded_inputs(case, model, reference):
     assert_same_outputs(model(**inputs), theirs, inputs["attention_mask"])
 
 
+@pytest.mark.parametrize("case", [case for case in CASES if case.is_decoder], ids=str, scope="module")
 def test_decoding_with_a_cache(case, model, reference):
-    if not case.is_decoder:
-        pytest.skip("does not decode")
     inputs = inputs_for(case)
     memory = {name: value for name, value in inputs.items() if name.startswith("encoder_")}
     cache, past = model.init_cache(len(MASK), 11), None

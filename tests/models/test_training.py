@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from models.comparisons import assert_close
 from models.tiny_configs import HEADS
-from models.torch_reference import assert_close, at_tokens, flat_outputs, inputs_for, to_torch
+from models.torch_reference import at_tokens, flat_outputs, inputs_for, to_torch
 
 from flaxmodels.errors import FlaxModelsError
 
