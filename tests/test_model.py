@@ -117,6 +117,15 @@ def test_a_head_mask_silences_heads(classifier):
     np.testing.assert_allclose(classifier(**BATCH, head_mask=mask).logits, expected, rtol=1e-5, atol=1e-7)
 
 
+def test_a_mask_shorter_than_the_cache_speaks_of_its_first_slots(llama):
+    ids, short = BATCH["input_ids"], np.array([[0, 1, 1], [1, 1, 0]])
+    long = np.pad(short, ((0, 0), (0, 3)), constant_values=1)
+    cache = llama(ids[:, :3], short, past_key_values=llama.init_cache(2, 6)).past_key_values
+    outputs = [llama(ids[:, 3:], mask, past_key_values=cache).last_hidden_state for mask in (short, long, None)]
+    np.testing.assert_array_equal(outputs[0], outputs[1])
+    assert not np.allclose(outputs[0], outputs[2])
+
+
 def test_inputs_that_the_model_does_not_take(classifier):
     with pytest.raises(TypeError) as error:
         classifier(input_idz=[[1]])

@@ -35,10 +35,8 @@ def batch(tokenizer):
     return tokenizer(chats, padding="left", add_special_tokens=False)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_capital_of_france(gguf, tokenizer, batch, dtype):
-    model = LlamaForCausalLM.from_pretrained(gguf, dtype=dtype)
-    sequences = model.generate(**batch, max_new_tokens=20).sequences
+def test_the_capital_of_france(gguf, tokenizer, batch):
+    sequences = LlamaForCausalLM.from_pretrained(gguf).generate(**batch, max_new_tokens=20).sequences
     answer = tokenizer.decode(sequences[0, batch["input_ids"].shape[1] :])
     assert answer.startswith("The capital of France is Paris.")
 
