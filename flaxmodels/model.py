@@ -14,9 +14,10 @@ from flax import traverse_util
 
 from flaxmodels.checkpoint import load, save
 from flaxmodels.checkpoint.mapping import ParamsSource, torch_view
-from flaxmodels.checkpoint.resolve import Location, Weights, resolve, split_hub_kwargs
-from flaxmodels.config import PreTrainedConfig, read_json
+from flaxmodels.config import PreTrainedConfig
 from flaxmodels.errors import ConfigError, FlaxModelsError
+from flaxmodels.files.reading import read_json
+from flaxmodels.files.resolve import Location, Weights, resolve, split_hub_kwargs
 from flaxmodels.generation.call import can_generate, generate
 from flaxmodels.generation.config import GENERATION_CONFIG_NAME, GenerationConfig
 from flaxmodels.nn.call import call

@@ -10,8 +10,9 @@ import pytest
 import transformers
 from models.tiny_configs import CASES, HEADS
 
-from flaxmodels.config import PreTrainedConfig, read_json
-from flaxmodels.errors import ConfigError
+from flaxmodels.config import PreTrainedConfig
+from flaxmodels.errors import CheckpointError, ConfigError
+from flaxmodels.files.reading import read_json
 from flaxmodels.models.bert import BertConfig
 from flaxmodels.models.llama import LlamaConfig
 from flaxmodels.nn.activations import ACTIVATIONS
@@ -215,15 +216,14 @@ def test_llama_that_cannot_be_computed():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"{", "config.json is not JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1)): "
-               "download or write it again"),
-        (b"\xff", "config.json is not JSON ('utf-8' codec can't decode byte 0xff in position 0: invalid start byte): "
-                  "download or write it again"),
-        (b"[1]", "config.json must hold a JSON object, not a list"),
+        (b"{", "invalid JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1))"),
+        (b"\xff", "invalid JSON ('utf-8' codec can't decode byte 0xff in position 0: invalid start byte)"),
+        (b"[1]", "invalid JSON (not an object)"),
+        (b'{"vocab_size": 1, "vocab_size": 2}', "invalid JSON (duplicate keys)"),
     ],
-)  # fmt: skip
+)
 def test_files_that_hold_no_configuration(tmp_path, content, message):
     (tmp_path / "config.json").write_bytes(content)
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(CheckpointError) as error:
         BertConfig.from_pretrained(tmp_path)
-    assert str(error.value) == message
+    assert str(error.value) == f"config.json: {message}. Download or copy it again."

@@ -14,8 +14,8 @@ import numpy as np
 from tqdm import tqdm
 
 from flaxmodels.checkpoint.mapping import wanted, wanted_in_flax_layout
-from flaxmodels.checkpoint.resolve import Weights
 from flaxmodels.errors import CheckpointMismatch
+from flaxmodels.files.resolve import Weights
 from interop.plan import Plan, make_plan
 from interop.source import Source
 
@@ -140,8 +140,8 @@ def report(model_name: str, path: str, plan: Plan) -> None:
         )
     if plan.mismatched:
         shapes = [
-            f"- {wrong.name}: found shape {wrong.found} in the checkpoint and {wrong.expected} in the model instantiated"
-            for wrong in plan.mismatched
+            f"- {m.name}: found shape {m.found} in the checkpoint and {m.expected} in the model instantiated"
+            for m in plan.mismatched
         ]
         logger.warning(
             "Some weights of %s were not initialized from the model checkpoint at %s and are newly initialized "

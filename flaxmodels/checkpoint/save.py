@@ -11,12 +11,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from flaxmodels.checkpoint.commit import replacing
-from flaxmodels.checkpoint.msgpack import write_msgpack
-from flaxmodels.checkpoint.resolve import MSGPACK, SAFETENSORS, is_weight_file
-from flaxmodels.checkpoint.safetensors import write_safetensors
-from flaxmodels.checkpoint.shards import index_json, parse_size, plan_shards, shard_names
-from flaxmodels.config import CONFIG_NAME
+from flaxmodels.files.commit import replacing
+from flaxmodels.files.msgpack import write_msgpack
+from flaxmodels.files.resolve import CONFIG_NAME, MSGPACK, SAFETENSORS, is_weight_file
+from flaxmodels.files.safetensors import write_safetensors
+from flaxmodels.files.shards import index_json, parse_size, plan_shards, shard_names
 from interop.source import Header, Source
 
 

@@ -11,8 +11,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from flaxmodels.config import read_json
 from flaxmodels.errors import CheckpointError, ConfigError
+from flaxmodels.files.reading import read_json
 
 GENERATION_CONFIG_NAME = "generation_config.json"
 DEFAULT_NEW_TOKENS = 20
@@ -141,7 +141,7 @@ class GenerationConfig:
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **hub: Any) -> Self:
         """The `generation_config.json` of a Hub id or a folder; `hub` are keywords for the Hub."""
-        from flaxmodels.checkpoint.resolve import resolve
+        from flaxmodels.files.resolve import resolve
 
         path = resolve(name_or_path, **hub).find(GENERATION_CONFIG_NAME)
         if path is None:

@@ -22,8 +22,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from models.comparisons import same_params
 from models.tiny_configs import FAMILIES
 
-from flaxmodels.checkpoint import safetensors as safetensors_module
 from flaxmodels.errors import CheckpointError, FlaxModelsError
+from flaxmodels.files import safetensors as safetensors_module
 from flaxmodels.models.llama import LlamaModel
 
 CONFIG = {**FAMILIES["llama"].config, "num_hidden_layers": 1, "hidden_size": 32, "intermediate_size": 24}

@@ -8,7 +8,7 @@ from models.comparisons import bits, same_params
 from models.tiny_configs import CASES, HEADS
 from models.torch_reference import tensors_in, torch_model
 
-from flaxmodels.checkpoint.safetensors import write_safetensors
+from flaxmodels.files.safetensors import write_safetensors
 from flaxmodels.nn.module import split_shared
 from interop.source import Header
 from interop.torch_bridge import to_numpy

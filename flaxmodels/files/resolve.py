@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flaxmodels.checkpoint.commit import recover
-from flaxmodels.checkpoint.gguf import GGUFFile
-from flaxmodels.checkpoint.msgpack import MsgpackFile
-from flaxmodels.checkpoint.safetensors import SafetensorsFile
-from flaxmodels.checkpoint.shards import ShardedFiles, read_weight_map
-from flaxmodels.config import CONFIG_NAME, read_json
 from flaxmodels.errors import CheckpointError
+from flaxmodels.files.commit import recover
+from flaxmodels.files.gguf import GGUFFile
+from flaxmodels.files.msgpack import MsgpackFile
+from flaxmodels.files.reading import read_json
+from flaxmodels.files.safetensors import SafetensorsFile
+from flaxmodels.files.shards import ShardedFiles, read_weight_map
 from interop import torch_bridge
 from interop.dialects import gguf
 from interop.errors import InteropError
@@ -22,6 +22,7 @@ from interop.source import Source
 
 HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
+CONFIG_NAME = "config.json"
 SAFETENSORS = "model.safetensors"
 MSGPACK = "flax_model.msgpack"
 WEIGHT_FILES = (SAFETENSORS, "flax_model.safetensors", MSGPACK, "pytorch_model.bin")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from flaxmodels.checkpoint import commit
-from flaxmodels.checkpoint.commit import recover, replacing
 from flaxmodels.errors import CheckpointError
+from flaxmodels.files import commit
+from flaxmodels.files.commit import recover, replacing
 
 OLD = {"a.bin": "old a", "b.bin": "old b", "notes.txt": "mine"}
 NEW = {"a.bin": "new a", "c.bin": "new c"}
