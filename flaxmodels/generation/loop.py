@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from flaxmodels.generation.logits import Number, process
 from flaxmodels.nn.cache import Cache
 from flaxmodels.nn.functional import functional
+from flaxmodels.nn.linear import Linear
 
 
 class Request(NamedTuple):
@@ -73,6 +75,8 @@ def generate_tokens(
         New tokens, int32 `[batch, room]`, and how many columns of them there are.
     """
     model = bind([_cast_matrix(value, dtype) for value in values])
+    if dtype.itemsize == 2 and jax.default_backend() == "cpu":
+        _transpose_kernels(model)
     batch, prompt_len = request.input_ids.shape
     choose = _chooser(request, batch)
 
@@ -99,6 +103,13 @@ def generate_tokens(
         lambda state: (state.step < request.max_new_tokens) & ~state.finished.all(), decode, state
     )
     return state.tokens, state.step
+
+
+def _transpose_kernels(model: nnx.Module) -> None:
+    """XLA's CPU backend multiplies one half-precision row 1.6 times as fast by a transposed kernel."""
+    for _, layer in nnx.iter_modules(model):
+        if isinstance(layer, Linear):
+            layer.transpose_kernel()
 
 
 def _next_scores(

@@ -46,11 +46,16 @@ class Linear(Module):
         init: Initializer,
     ):
         self.dtype = policy.dtype
+        self.contract = 0
         self.kernel = param((in_features, out_features), policy.param_dtype, init)
         self.bias = param((out_features,), policy.param_dtype, zeros) if use_bias else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return _add_bias(matmul(x.astype(self.dtype), self.kernel[...].astype(self.dtype)), self.bias)
+        return _add_bias(matmul(x.astype(self.dtype), self.kernel[...].astype(self.dtype), self.contract), self.bias)
+
+    def transpose_kernel(self) -> None:
+        """Hold the kernel as `[out_features, in_features]`: the same result from another layout in memory."""
+        self.kernel, self.contract = nnx.Param(self.kernel[...].T), 1 - self.contract
 
 
 class TiedLinear(Module):
