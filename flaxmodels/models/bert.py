@@ -205,7 +205,7 @@ class BertLayer(Module):
 
 class BertEncoder(Module):
     def __init__(self, config: BertConfig, policy: Policy):
-        self.layer = Stack(BertLayer(config, policy) for _ in range(config.num_hidden_layers))
+        self.layer = Stack(lambda: BertLayer(config, policy), config.num_hidden_layers, policy)
 
 
 class BertPooler(Module):

@@ -190,7 +190,7 @@ class LlamaModel(LlamaPreTrainedModel):
     def build(self, config: LlamaConfig, policy: Policy):
         init = normal(config.initializer_range)
         self.embed_tokens = Embedding(config.vocab_size, config.hidden_size, policy, init=init)
-        self.layers = Stack(LlamaDecoderLayer(config, policy) for _ in range(config.num_hidden_layers))
+        self.layers = Stack(lambda: LlamaDecoderLayer(config, policy), config.num_hidden_layers, policy)
         self.norm = RMSNorm(config.hidden_size, policy, epsilon=config.rms_norm_eps)
 
     def forward(
