@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from rich import box
@@ -25,6 +25,27 @@ RESULTS = Path(__file__).parent / "results"
 PAGE = 4096
 """Bytes."""
 
+LLAMA: dict[str, Any] = {
+    "vocab_size": 49152,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "max_position_embeddings": 8192,
+    "tie_word_embeddings": True,
+}
+"""The shape of SmolLM2-135M."""
+TINY = {
+    "vocab_size": 99,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+"""What makes it small."""
+
 
 class Worker:
     """A fresh interpreter that runs functions one at a time, under environment variables of its own."""
@@ -33,7 +54,7 @@ class Worker:
         self._env = dict(env or {})
         self._pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
 
-    def __enter__(self) -> Worker:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -71,7 +92,10 @@ def median_ratio(runs: Sequence[Mapping[str, Any]], peers: Sequence[Mapping[str,
 
 def best_peer(found: Mapping[str, list[dict]], prefix: str, key: str) -> str:
     """The side with the least median of `key` among those whose name begins with `prefix`."""
-    return min((name for name in found if name.startswith(prefix)), key=lambda name: median(found[name], key))
+    return min(
+        (name for name in found if name.startswith(prefix)),
+        key=lambda name: median(found[name], key),
+    )
 
 
 def anonymous_memory() -> int:
@@ -81,8 +105,13 @@ def anonymous_memory() -> int:
 
 
 @contextmanager
-def measured(interval: float = 0.005) -> Iterator[dict[str, float]]:
-    """Fills a dict with seconds, and with bytes of anonymous memory gained at most and in the end."""
+def measured(warm: int = 0, interval: float = 0.005) -> Iterator[dict[str, float]]:
+    """Fills a dict with seconds, and with bytes of anonymous memory gained at most and in the end.
+
+    Before the clock starts, `warm` bytes are written and given back: on a virtual machine, memory that has lain idle
+    is first fetched from the host, which may take twenty times as long as using it.
+    """
+    np.ones(warm, np.uint8)
     start = anonymous_memory()
     peaks, done = [start], threading.Event()
 
@@ -121,7 +150,10 @@ def pin(cores: int | None) -> list[int]:
 def machine(cores: Sequence[int]) -> dict[str, str]:
     """What the figures depend on."""
     with open("/proc/cpuinfo", encoding="utf-8") as info:
-        model = next((line.split(":")[1].strip() for line in info if line.startswith("model name")), "unknown CPU")
+        model = next(
+            (line.split(":")[1].strip() for line in info if line.startswith("model name")),
+            "unknown CPU",
+        )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "processor": f"{model}, {len(cores)} cores used, {memory / 2**30:.0f} GiB",
@@ -139,7 +171,12 @@ def _version(package: str) -> str:
         return "absent"
 
 
-def report(name: str, machine: Mapping[str, str], rows: Sequence[Mapping[str, Any]], markdown: bool) -> None:
+def report(
+    name: str,
+    machine: Mapping[str, str],
+    rows: Sequence[Mapping[str, Any]],
+    markdown: bool,
+) -> None:
     """Print the rows as a table, in markdown if asked, with the machine below it; `name` is its title."""
     table = Table(title=None if markdown else name, box=box.MARKDOWN if markdown else box.ROUNDED)
     for number, column in enumerate(rows[0]):
@@ -148,7 +185,11 @@ def report(name: str, machine: Mapping[str, str], rows: Sequence[Mapping[str, An
         table.add_row(*(f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values()))
     console = Console(width=200)
     console.print(table)
-    console.print(", ".join(f"{key} {value}" for key, value in machine.items()), highlight=False, markup=False)
+    console.print(
+        ", ".join(f"{key} {value}" for key, value in machine.items()),
+        highlight=False,
+        markup=False,
+    )
 
 
 def save(name: str, machine: Mapping[str, str], rows: Any, runs: Any) -> None:

@@ -1,12 +1,13 @@
 """Loading a checkpoint: flaxmodels beside transformers on torch, and beside a plain copy of the same bytes.
 
-    python benchmarks/load.py --markdown
+python benchmarks/load.py --markdown
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,25 +15,26 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from common import Worker, alternate, best_peer, machine, measured, median, median_ratio, pin, report, save, touch
+from common import (
+    LLAMA,
+    TINY,
+    Worker,
+    alternate,
+    best_peer,
+    machine,
+    measured,
+    median,
+    median_ratio,
+    pin,
+    report,
+    save,
+    touch,
+)
 
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
-    "SmolLM2-135M": (
-        "LlamaForCausalLM",
-        {
-            "vocab_size": 49152,
-            "hidden_size": 576,
-            "intermediate_size": 1536,
-            "num_hidden_layers": 30,
-            "num_attention_heads": 9,
-            "num_key_value_heads": 3,
-            "max_position_embeddings": 8192,
-            "tie_word_embeddings": True,
-        },
-    ),
+    "SmolLM2-135M": ("LlamaForCausalLM", LLAMA),
     "BERT-base": ("BertModel", {}),
 }
-TINY = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 99}
 CASTS = (("float32", "float32"), ("bfloat16", "bfloat16"), ("bfloat16", "float32"))
 THREADS = (1, 2)
 
@@ -48,7 +50,18 @@ class Case:
 
     @property
     def name(self) -> str:
+        """What the table calls it."""
         return f"{self.shape}, {self.stored} as {self.wanted}"
+
+    @property
+    def file(self) -> Path:
+        """The weights."""
+        return self.folder / "model.safetensors"
+
+    @property
+    def warm(self) -> int:
+        """Bytes of memory to make ready: more than any side takes."""
+        return 4 * self.file.stat().st_size
 
 
 def make(shape: str, dtype: str, folder: Path, tiny: bool) -> None:
@@ -58,20 +71,20 @@ def make(shape: str, dtype: str, folder: Path, tiny: bool) -> None:
 
     torch.manual_seed(0)
     class_name, config = SHAPES[shape]
-    config = {**config, **(TINY | {"num_key_value_heads": 2} if tiny else {})}
     model_class = getattr(transformers, class_name)
-    model = model_class(model_class.config_class(**config)).to(getattr(torch, dtype))
+    model = model_class(model_class.config_class(**config | (TINY if tiny else {}))).to(getattr(torch, dtype))
     model.save_pretrained(folder)
 
 
 def load_ours(case: Case) -> dict[str, float]:
     """Load with flaxmodels, and touch every page of every parameter."""
-    import flaxmodels
     import jax
+
+    import flaxmodels
 
     model_class = getattr(flaxmodels, SHAPES[case.shape][0])
     jax.block_until_ready(jax.device_put(np.zeros(1)))
-    with measured() as found:
+    with measured(case.warm) as found:
         model = model_class.from_pretrained(case.folder, param_dtype=case.wanted)
         size = sum(touch(np.asarray(leaf)) for leaf in jax.tree.leaves(model.params))
     return found | {"bytes": size}
@@ -83,7 +96,7 @@ def load_torch(case: Case) -> dict[str, float]:
     import transformers
 
     model_class = getattr(transformers, SHAPES[case.shape][0])
-    with measured() as found:
+    with measured(case.warm) as found:
         model = model_class.from_pretrained(case.folder, dtype=getattr(torch, case.wanted))
         size = sum(touch(leaf.detach().view(torch.uint8).numpy()) for leaf in model.parameters())
     return found | {"bytes": size}
@@ -91,8 +104,8 @@ def load_torch(case: Case) -> dict[str, float]:
 
 def copy_bytes(case: Case) -> dict[str, float]:
     """Copy the bytes of the file, mapped, to fresh memory of the size of the parameters, in one thread."""
-    source = np.memmap(case.folder / "model.safetensors", np.uint8, "r")
-    with measured() as found:
+    source = np.memmap(case.file, np.uint8, "r")
+    with measured(case.warm) as found:
         if case.wanted == case.stored:
             copied = np.array(source)
         else:
@@ -106,15 +119,13 @@ def fresh(function, case: Case, **env: str) -> dict[str, float]:
         return worker.call(function, case)
 
 
-def compare(case: Case, runs: int) -> dict[str, list[dict]]:
-    """Every side in every round, each in a fresh process, after a round that warms the page cache."""
+def compare(case: Case, runs: int, threads: Sequence[int]) -> dict[str, list[dict]]:
+    """Every side in every round, each in a fresh process; torch with each number of threads."""
     sides = {"flaxmodels": partial(fresh, load_ours, case, JAX_PLATFORMS="cpu")}
     sides |= {
-        f"torch, {threads} threads": partial(fresh, load_torch, case, OMP_NUM_THREADS=str(threads))
-        for threads in THREADS
+        f"torch, {count} threads": partial(fresh, load_torch, case, OMP_NUM_THREADS=str(count)) for count in threads
     }
     sides["copy"] = partial(fresh, copy_bytes, case)
-    alternate(sides, 1)
     return alternate(sides, runs)
 
 
@@ -136,13 +147,20 @@ def row(case: Case, found: dict[str, list[dict]]) -> dict[str, Any]:
 def main(
     runs: Annotated[int, typer.Option(help="Rounds, in each of which every side loads once.")] = 7,
     cores: Annotated[int | None, typer.Option(help="Cores to use; all by default.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A tiny model and one round, to see that it runs.")] = False,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="A tiny model and one round, to see that it runs."),
+    ] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in markdown.")] = False,
 ) -> None:
     """Compare the loading of checkpoints, and write benchmarks/results/load.json."""
-    os.environ |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    os.environ |= {
+        "HF_HUB_OFFLINE": "1",
+        "TQDM_DISABLE": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+    }
     described = machine(pin(cores))
-    runs, shapes = (1, ["SmolLM2-135M"]) if quick else (runs, list(SHAPES))
+    runs, shapes, threads = (1, ["SmolLM2-135M"], (1,)) if quick else (runs, list(SHAPES), THREADS)
     found, rows = {}, []
     with tempfile.TemporaryDirectory() as temporary:
         for shape in shapes:
@@ -152,7 +170,7 @@ def main(
                     worker.call(make, shape, stored, folder, quick)
             for stored, wanted in CASTS[: 1 if quick else None]:
                 case = Case(shape, Path(temporary) / shape / stored, stored, wanted)
-                found[case.name] = compare(case, runs)
+                found[case.name] = compare(case, runs, threads)
                 rows.append(row(case, found[case.name]))
     report("Loading", described, rows, markdown)
     if not quick:

@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Self, dataclass_transform
 
 from flaxmodels.changes import count_change
 from flaxmodels.errors import ConfigError
-
-CONFIG_NAME = "config.json"
+from flaxmodels.files.reading import read_json
+from flaxmodels.files.resolve import CONFIG_NAME, resolve, split_hub_kwargs
 
 
 @dataclass_transform(kw_only_default=True)
@@ -118,8 +118,6 @@ class PreTrainedConfig:
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **kwargs: Any) -> Self:
         """The configuration of a Hub id, a folder or a file. Keywords of the Hub, then overrides of fields."""
-        from flaxmodels.checkpoint.resolve import resolve, split_hub_kwargs
-
         hub, overrides = split_hub_kwargs(kwargs)
         return cls.from_dict(resolve(name_or_path, **hub).config(), **overrides)
 
@@ -128,7 +126,7 @@ class PreTrainedConfig:
 
         A configuration that did not come from a file gives all its fields.
         """
-        values = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        values = {name: value for name, value in vars(self).items() if name != "_keys"}
         if self._keys is not None:
             defaults = _fields(type(self))
             values = {k: v for k, v in values.items() if k in self._keys or k not in defaults or v != defaults[k]}
@@ -146,17 +144,6 @@ class PreTrainedConfig:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {self.to_json_string()}"
-
-
-def read_json(path: str | Path) -> dict[str, Any]:
-    """The JSON object in a file; `ConfigError` if it is anything else."""
-    try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ConfigError(f"{Path(path).name} is not JSON ({error}): download or write it again") from None
-    if not isinstance(value, dict):
-        raise ConfigError(f"{Path(path).name} must hold a JSON object, not a {type(value).__name__}")
-    return value
 
 
 def _fields(cls: type) -> dict[str, Any]:

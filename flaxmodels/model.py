@@ -14,17 +14,23 @@ from flax import traverse_util
 
 from flaxmodels.checkpoint import load, save
 from flaxmodels.checkpoint.mapping import ParamsSource, torch_view
-from flaxmodels.checkpoint.resolve import Location, Weights, resolve, split_hub_kwargs
 from flaxmodels.config import PreTrainedConfig
 from flaxmodels.errors import ConfigError, FlaxModelsError
+from flaxmodels.files.reading import read_json
+from flaxmodels.files.resolve import Location, Weights, resolve, split_hub_kwargs
+from flaxmodels.generation.call import can_generate, generate
+from flaxmodels.generation.config import GENERATION_CONFIG_NAME, GenerationConfig
 from flaxmodels.nn.call import call
 from flaxmodels.nn.dropout import split_key
 from flaxmodels.nn.functional import check_keys, functional
+from flaxmodels.nn.linear import Embedding
 from flaxmodels.nn.module import Module, initial_value, split_shared
 from flaxmodels.nn.policy import Policy, to_dtype
 from flaxmodels.outputs import ModelOutput
 from interop import torch_bridge
 from interop.source import Source
+
+_SET_THE_REST = "Pass strict=False, and no tensor of another shape, to set those that fit."
 
 Params = dict[str, Any]
 """Nested dict with string keys and arrays as leaves."""
@@ -42,6 +48,7 @@ class PreTrainedModel(Module):
         main_input_name: name of the first input.
         ignored_names: regular expressions for tensors that torch checkpoints have and that are not parameters.
         config, policy: what is computed, and how.
+        generation_config: settings of `generate` where a call gives none.
     """
 
     config_class: ClassVar[type[PreTrainedConfig]] = PreTrainedConfig
@@ -79,11 +86,12 @@ class PreTrainedModel(Module):
             options: for `build`.
         """
         self.config = self.config_class.from_any(config)
+        self.generation_config = GenerationConfig.from_model_config(self.config)
         self.policy = policy or Policy(to_dtype(dtype), to_dtype(param_dtype), attn_implementation)
         self.seed = seed
         self.build(self.config, self.policy, **options)
         if _do_init:
-            self.init_weights(jax.random.key(seed))
+            self._fill(self._draw(jax.random.key(seed), self._shapes()), complete=True)
 
     @classmethod
     def part(cls, config: Any, policy: Policy, **options: Any) -> Self:
@@ -160,6 +168,11 @@ class PreTrainedModel(Module):
         """The model itself, which is the Flax module."""
         return self
 
+    # ---- generation
+
+    can_generate = classmethod(can_generate)
+    generate = generate
+
     # ---- parameters
 
     @property
@@ -211,8 +224,8 @@ class PreTrainedModel(Module):
     ) -> Params:
         """Fill the parameters, drawing from `rng` those that `params` does not give, and return them all.
 
-        Each value depends on the key and on the parameter's own path alone, so that the same key gives the same
-        encoder under every head. `input_shape` is accepted for older scripts.
+        Each value depends on the key and on the parameter's path in the base model alone, so that the same key gives
+        the same encoder with and without a head. `input_shape` is accepted for older scripts.
         """
         given = _flatten(params or {})
         check_keys({**self._shapes(), **given}, self._shapes())
@@ -221,15 +234,18 @@ class PreTrainedModel(Module):
 
     def _draw(self, rng: jax.Array, names: Iterable[str]) -> dict[str, jax.Array]:
         wanted = set(names)
-        return {leaf.name: initial_value(leaf, rng) for leaf in split_shared(self)[0] if leaf.name in wanted}
+        return {
+            leaf.name: initial_value(leaf, rng, leaf.path[leaf.path[0] == self.base_model_prefix :])
+            for leaf in split_shared(self)[0]
+            if leaf.name in wanted
+        }
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
-        """Number of parameters; shared ones count once. All are trainable."""
-        embedding = self.base_model.get_input_embeddings().embedding if exclude_embeddings else None
+        """Number of parameters, without those of `Embedding`s on request; shared ones count once. All are trainable."""
         return sum(
             int(np.prod(leaf.variable.get_raw_value().shape))
             for leaf in split_shared(self)[0]
-            if leaf.variable is not embedding
+            if not (exclude_embeddings and isinstance(leaf.owner, Embedding))
         )
 
     def get_memory_footprint(self, return_buffers: bool = True) -> int:
@@ -335,6 +351,8 @@ class PreTrainedModel(Module):
         policy = Policy(to_dtype(dtypes[0]), to_dtype(dtypes[1]), attn_implementation)
         model = cls.part(found, policy, *model_args)
         model.seed = seed
+        if cls.can_generate() and (path := location.find(GENERATION_CONFIG_NAME)):
+            model.generation_config = GenerationConfig(**read_json(path))
         params, info = model._load(weights, ignore_mismatched_sizes, complete=_do_init)
         if wishes[1] == "auto":
             load.report_half(cls.__name__, params)
@@ -382,7 +400,8 @@ class PreTrainedModel(Module):
         """Save the weights and the configuration into a folder, all at once or not at all.
 
         Args:
-            save_directory: made if absent. Weights that an earlier save left there, in whatever format, go.
+            save_directory: made if absent. Weights that an earlier save of this variant left there, in whatever
+                format, go.
             is_main_process: nothing is written if false.
             params: saved in place of the model's own.
             max_shard_size: bytes, or "5GB", "200MB" and the like; more than that is split, with an index.
@@ -406,6 +425,8 @@ class PreTrainedModel(Module):
             **{"dtype" if "dtype" in vars(self.config) else "torch_dtype": _widest_dtype(values)},
         )
         save.save_checkpoint(Path(save_directory), source, config, format, max_shard_size, variant)
+        if self.generation_config.to_dict() != GenerationConfig.from_model_config(self.config).to_dict():
+            self.generation_config.save_pretrained(save_directory)
 
     def state_dict(self, params: Params | None = None) -> dict[str, np.ndarray]:
         """The parameters under torch names and in torch layout; a tied one under each of its names."""
@@ -423,7 +444,7 @@ class PreTrainedModel(Module):
         """
         weights = Weights(Path("state_dict"), ParamsSource(_as_arrays(state_dict)), "torch")
         plan = load.plan_loading(self, weights)
-        load.check(plan, weights, strict=strict)
+        load.check(plan, weights, strict=strict, remedy=_SET_THE_REST)
         self._fill(load.read_leaves(plan, weights.source, self._shapes(), copy=True), complete=False)
         return load.LoadingInfo.of(plan)
 

@@ -7,9 +7,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from flaxmodels.checkpoint.resolve import resolve, split_hub_kwargs
 from flaxmodels.config import PreTrainedConfig
 from flaxmodels.errors import ConfigError
+from flaxmodels.files.resolve import resolve, split_hub_kwargs
 from flaxmodels.model import PreTrainedModel
 
 

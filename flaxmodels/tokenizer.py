@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from flaxmodels.errors import CheckpointError, FlaxModelsError
+from flaxmodels.files.reading import read_json
 
 if TYPE_CHECKING:
     import jinja2
@@ -213,12 +214,7 @@ def _read_folder(folder: Path) -> _Parts:
 
 
 def _json(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    try:
-        return json.loads(file.read_bytes())
-    except ValueError as error:
-        raise CheckpointError(f"{file} is not JSON: {error}. Fetch it again.") from error
+    return read_json(file) if file.is_file() else {}
 
 
 def _chat_template(file: Path, stated: str | list[dict[str, str]] | None) -> str | None:
@@ -265,7 +261,7 @@ _GGUF_IDS = {
 
 
 def _read_gguf(path: Path) -> _Parts:
-    from flaxmodels.checkpoint.gguf import GGUFFile
+    from flaxmodels.files.gguf import GGUFFile
 
     metadata = GGUFFile(path).metadata
     keys = {key.removeprefix("tokenizer.ggml."): value for key, value in metadata.items()}

@@ -53,7 +53,7 @@ class Op(ABC):
 
     @abstractmethod
     def read(self, number: int, index: Index, inputs: Sequence[Shape], fetch: Fetch) -> Any:
-        """The box `index` of output `number`."""
+        """The box `index`, which is not empty, of output `number`."""
 
 
 def _expect(condition: bool, op: Op, inputs: Sequence[Shape]) -> None:
@@ -101,8 +101,7 @@ class Concat(Op):
         wanted, start, parts = index[self.axis], 0, []
         for source, size in enumerate(self.sizes):
             low, high = max(wanted.start, start), min(wanted.stop, start + size)
-            if low < high or (wanted.start == wanted.stop and not parts and source == len(self.sizes) - 1):
-                low, high = (low, high) if low < high else (start, start)
+            if low < high:
                 parts.append(fetch(source, _replace(index, self.axis, slice(low - start, high - start))))
             start += size
         return join(parts, self.axis)
@@ -218,6 +217,9 @@ class Unstack(Op):
 
 def read_chain(ops: Sequence[Op], number: int, index: Index, inputs: Sequence[Shape], fetch: Fetch) -> Any:
     """The box `index` of output `number` of the ops applied one after another."""
+    if any(part.start == part.stop for part in index):
+        nothing = fetch(0, (slice(0, 0),) * len(inputs[0])).reshape(-1)[:0]
+        return nothing.reshape([part.stop - part.start for part in index])
     if not ops:
         return fetch(number, index)
     before = chain_shapes(ops[:-1], inputs)

@@ -9,8 +9,8 @@ import pytest
 from test_registry import TINY_BERT
 
 from flaxmodels import BertConfig, BertForMaskedLM, cli
-from flaxmodels.checkpoint.msgpack import MsgpackFile
-from flaxmodels.checkpoint.safetensors import SafetensorsFile
+from flaxmodels.files.msgpack import MsgpackFile
+from flaxmodels.files.safetensors import SafetensorsFile
 
 
 @pytest.fixture

@@ -237,7 +237,7 @@ def test_folders_without_a_readable_tokenizer_are_named(folder):
     file, config = folder / "tokenizer.json", folder / "tokenizer_config.json"
     config.write_bytes(b"{]")
     reason = "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"
-    with refused(CheckpointError, f"{config} is not JSON: {reason}. Fetch it again."):
+    with refused(CheckpointError, f"{config.name}: invalid JSON ({reason}). Download or copy it again."):
         Tokenizer.from_pretrained(folder)
     file.write_bytes(b"{]")
     reason = "key must be a string at line 1 column 2"

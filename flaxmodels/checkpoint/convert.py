@@ -9,7 +9,7 @@ import numpy as np
 
 from flaxmodels.checkpoint import load, save
 from flaxmodels.checkpoint.mapping import torch_view
-from flaxmodels.checkpoint.resolve import Weights
+from flaxmodels.files.resolve import Weights
 from interop.plan import Plan
 from interop.source import Header, Index, Source
 

@@ -14,8 +14,8 @@ import numpy as np
 from tqdm import tqdm
 
 from flaxmodels.checkpoint.mapping import wanted, wanted_in_flax_layout
-from flaxmodels.checkpoint.resolve import Weights
 from flaxmodels.errors import CheckpointMismatch
+from flaxmodels.files.resolve import Weights
 from interop.plan import Plan, make_plan
 from interop.source import Source
 
@@ -50,8 +50,15 @@ def plan_loading(model, weights: Weights) -> Plan:
     return make_plan(wanted(model), weights.source.headers)
 
 
-def check(plan: Plan, weights: Weights, *, ignore_mismatched_sizes: bool = False, strict: bool = False) -> None:
-    """Raise `CheckpointMismatch` listing everything that does not fit.
+def check(
+    plan: Plan,
+    weights: Weights,
+    *,
+    ignore_mismatched_sizes: bool = False,
+    strict: bool = False,
+    remedy: str = _REINITIALISE,
+) -> None:
+    """Raise `CheckpointMismatch` listing everything that does not fit, and `remedy`.
 
     That is tensors of another shape unless these are ignored, and, if `strict`, missing and unexpected ones. A
     checkpoint of which no tensor fits is refused in any case.
@@ -69,7 +76,6 @@ def check(plan: Plan, weights: Weights, *, ignore_mismatched_sizes: bool = False
         lines = [f"  - {name}   (for {leaf})" for name, leaf in plan.missing.items()]
         lines += [f"  + {name}" for name in unexpected]
         lines += [f"  ! {m.name}: checkpoint {m.found}, model {m.expected}" for m in wrong]
-        remedy = "Pass strict=False to set those that fit." if strict else _REINITIALISE
         raise CheckpointMismatch(
             ", ".join(f"{count} {what}" for what, count in counts.items() if count)
             + f" in {weights.path.name}\n"
@@ -98,11 +104,12 @@ def read_leaves(
 def to_device(view: np.ndarray, dtype: np.dtype) -> jax.Array:
     """A jax array of a numpy view in any memory order, cast to `dtype`.
 
-    XLA's own transposing copy is several times faster than numpy's, and on the CPU an aligned view in C order is
-    not copied at all.
+    XLA's transposing copy is several times faster than numpy's, and on the CPU an aligned view in C order is not
+    copied at all. numpy casts in the memory order of the view, with no kernel to compile for every shape.
     """
-    if view.dtype == dtype and jax.default_backend() == "cpu":
-        return jax.device_put(view)
+    if jax.default_backend() == "cpu":
+        with np.errstate(over="ignore", invalid="ignore"):
+            return jax.device_put(view.astype(dtype, copy=False))
     order = tuple(int(axis) for axis in np.argsort([-stride for stride in view.strides], kind="stable"))
     back = tuple(int(axis) for axis in np.argsort(order))
     return _transpose_and_cast(view.transpose(order), back, dtype)
@@ -133,8 +140,8 @@ def report(model_name: str, path: str, plan: Plan) -> None:
         )
     if plan.mismatched:
         shapes = [
-            f"- {wrong.name}: found shape {wrong.found} in the checkpoint and {wrong.expected} in the model instantiated"
-            for wrong in plan.mismatched
+            f"- {m.name}: found shape {m.found} in the checkpoint and {m.expected} in the model instantiated"
+            for m in plan.mismatched
         ]
         logger.warning(
             "Some weights of %s were not initialized from the model checkpoint at %s and are newly initialized "

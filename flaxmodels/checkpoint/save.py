@@ -6,16 +6,16 @@ import json
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
-from flaxmodels.checkpoint.commit import replacing
-from flaxmodels.checkpoint.msgpack import write_msgpack
-from flaxmodels.checkpoint.resolve import MSGPACK, SAFETENSORS, is_weight_file
-from flaxmodels.checkpoint.safetensors import write_safetensors
-from flaxmodels.checkpoint.shards import index_json, parse_size, plan_shards, shard_names
-from flaxmodels.config import CONFIG_NAME
+from flaxmodels.files.commit import replacing
+from flaxmodels.files.msgpack import write_msgpack
+from flaxmodels.files.resolve import CONFIG_NAME, MSGPACK, SAFETENSORS, is_weight_file
+from flaxmodels.files.safetensors import write_safetensors
+from flaxmodels.files.shards import index_json, parse_size, plan_shards, shard_names
 from interop.source import Header, Source
 
 
@@ -50,13 +50,13 @@ def save_checkpoint(
     """Replace the checkpoint in `folder`, all at once or not at all.
 
     Args:
-        folder: made if absent. Weights that an earlier save left there, in whatever format, go.
+        folder: made if absent. Weights that an earlier save of this variant left there, in whatever format, go.
         source: the tensors, under the names and in the layout of `format`.
         config: the contents of `config.json`.
         max_shard_size: bytes, or "5GB" and the like.
         extra_files: copied beside the weights, such as a tokenizer.
     """
-    with replacing(folder, is_weight_file) as staging:
+    with replacing(folder, partial(is_weight_file, variant=variant)) as staging:
         _write_weights(staging, source, format, max_shard_size, variant)
         (staging / CONFIG_NAME).write_text(config, encoding="utf-8")
         for file in extra_files:

@@ -32,7 +32,7 @@ def convert(
 
     Example: `flaxmodels convert ./bert-base-uncased ./bert-flax --to flax --param-dtype bfloat16`
     """
-    from flaxmodels.checkpoint.resolve import resolve
+    from flaxmodels.files.resolve import resolve
 
     location = resolve(source)
     plan = run(location, destination, to.value, param_dtype.value, max_shard_size, architecture, variant, strict)

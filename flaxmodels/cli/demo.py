@@ -83,8 +83,8 @@ def _size(path: Path) -> int:
 
 
 def _convert(minilm: Path, folder: Path, steps: Steps) -> None:
-    from flaxmodels.checkpoint.resolve import resolve
     from flaxmodels.cli.convert import run
+    from flaxmodels.files.resolve import resolve
 
     half, flax, back = folder / "flax-bfloat16", folder / "flax", folder / "torch"
     conversions = (
@@ -101,8 +101,8 @@ def _convert(minilm: Path, folder: Path, steps: Steps) -> None:
 
 def _compare(original: Path, converted: Path) -> str:
     """Compare byte for byte what the model uses of two checkpoints."""
-    from flaxmodels.checkpoint.safetensors import SafetensorsFile
     from flaxmodels.errors import CheckpointMismatch
+    from flaxmodels.files.safetensors import SafetensorsFile
 
     before, after = (SafetensorsFile(folder / "model.safetensors") for folder in (original, converted))
     different = [name for name in after.headers if before.read(name).tobytes() != after.read(name).tobytes()]

@@ -22,8 +22,8 @@ def embed(
     """
     import json
 
-    from flaxmodels.checkpoint.resolve import resolve
     from flaxmodels.cli.common import tokenizer_path
+    from flaxmodels.files.resolve import resolve
     from flaxmodels.registry import AUTO_CLASSES
     from flaxmodels.tokenizer import Tokenizer
 

@@ -25,8 +25,8 @@ def generate(
 
     Example: `flaxmodels generate ./SmolLM2.gguf --chat --prompt "What is the capital of France?"`
     """
-    from flaxmodels.checkpoint.resolve import resolve
     from flaxmodels.cli.common import tokenizer_path
+    from flaxmodels.files.resolve import resolve
     from flaxmodels.registry import AUTO_CLASSES
     from flaxmodels.tokenizer import Tokenizer
 

@@ -19,8 +19,8 @@ def inspect(
     Example: `flaxmodels inspect ./bert-base-uncased`
     """
     from flaxmodels.checkpoint.load import plan_loading
-    from flaxmodels.checkpoint.resolve import resolve
     from flaxmodels.cli.common import described
+    from flaxmodels.files.resolve import resolve
 
     location = resolve(model)
     weights = location.weights(variant=variant)

@@ -7,7 +7,7 @@ for just the parameters that no checkpoint provides.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -49,7 +49,10 @@ class Module(nnx.Module):
 
     def __setattr__(self, name: str, value: Any) -> None:
         count_change()
-        super().__setattr__(name, value)
+        if isinstance(getattr(type(self), name, None), property):
+            object.__setattr__(self, name, value)  # NNX refuses values that it takes for an attribute
+        else:
+            super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> None:
         count_change()
@@ -156,9 +159,9 @@ def is_abstract(variable: nnx.Variable) -> bool:
     return isinstance(variable.get_raw_value(), jax.ShapeDtypeStruct)
 
 
-def initial_value(leaf: Leaf, key: jax.Array) -> jax.Array:
-    """The initial value of a parameter: a function of the key and the parameter's own path alone."""
-    for part in leaf.path:
+def initial_value(leaf: Leaf, key: jax.Array, path: Sequence[str]) -> jax.Array:
+    """The initial value of a parameter: a function of the key and `path` alone."""
+    for part in path:
         key = jax.random.fold_in(key, _stable_hash(part))
     shape = leaf.variable.get_raw_value()
     init = leaf.variable.get_metadata().get("init", jnp.zeros)

@@ -23,7 +23,7 @@ def to_dtype(dtype: Any) -> np.dtype:
         found = jnp.dtype(name) if isinstance(dtype, str) or name != str(dtype) else jnp.dtype(dtype)
     except TypeError:
         found = None
-    if found is None or found.name not in FLOAT_DTYPES:
+    if dtype is None or found is None or found.name not in FLOAT_DTYPES:
         raise ConfigError(f"{dtype!r} is not a dtype for models: expected one of {', '.join(FLOAT_DTYPES)}")
     return found
 

@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from models.comparisons import assert_close
 from models.tiny_configs import HEADS
-from models.torch_reference import assert_close, at_tokens, flat_outputs, inputs_for, to_torch
+from models.torch_reference import at_tokens, flat_outputs, inputs_for, to_torch
 
 from flaxmodels.errors import FlaxModelsError
+from flaxmodels.nn.dropout import dropout
 
 
 @pytest.fixture(scope="module", params=HEADS, ids=str)
@@ -52,6 +54,12 @@ def test_dropout_depends_on_its_key_alone(case, model):
         FlaxModelsError, match=f"^{re.escape('train=True needs dropout_rng=, a key such as jax.random.key(0)')}$"
     ):
         model(**inputs, train=True)
+
+
+def test_dropout_keeps_the_mean():
+    dropped = np.asarray(dropout(jnp.full((100, 100), 3.0), 0.25, jax.random.key(0)))
+    assert set(np.unique(dropped)) == {0.0, 4.0}
+    assert abs(dropped.mean() - 3.0) < 0.1
 
 
 def test_half_precision_is_close(case, model, folder):

@@ -1,4 +1,4 @@
-"""The other side of the parity tests: torch models with random parameters, batches for both, comparisons."""
+"""The other side of the parity tests: torch models with random parameters, and batches for both."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 import torch
+from models.comparisons import assert_close
 from models.tiny_configs import Case
 
-BATCH, LENGTH, CHOICES = 3, 7, 2
 MASK = np.array([[1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0, 0], [0, 0, 0, 1, 1, 1, 1]])
 """No padding, padding on the right, padding on the left."""
 
@@ -38,7 +38,7 @@ def tensors_in(folder: Path) -> dict[str, np.ndarray]:
 
 
 def inputs_for(case: Case, *, embedded: bool = False) -> dict[str, np.ndarray]:
-    """A padded batch of every input that the model takes; with vectors in place of the ids if `embedded`."""
+    """A padded batch of every input that the model takes; vectors at odd positions instead of ids if `embedded`."""
     rng = np.random.default_rng(1)
     taken = inspect.signature(case.ours.abstract(dict(case.values)).base_model.forward).parameters
     pad = case.values["pad_token_id"]
@@ -47,13 +47,14 @@ def inputs_for(case: Case, *, embedded: bool = False) -> dict[str, np.ndarray]:
     inputs = {"input_ids": ids, "attention_mask": MASK}
     if embedded:
         inputs["inputs_embeds"] = rng.normal(size=(*MASK.shape, case.values["hidden_size"])).astype(np.float32)
+        inputs["position_ids"] = rng.integers(0, MASK.shape[1], MASK.shape)
         del inputs["input_ids"]
     if "token_type_ids" in taken:
         inputs["token_type_ids"] = rng.integers(0, case.values["type_vocab_size"], MASK.shape)
     if case.head.endswith("MultipleChoice"):
         inputs = {name: np.stack([value, np.roll(value, 1, 0)], 1) for name, value in inputs.items()}
     if case.values.get("add_cross_attention"):
-        memory = rng.normal(size=(BATCH, 5, case.values["hidden_size"])).astype(np.float32)
+        memory = rng.normal(size=(len(MASK), 5, case.values["hidden_size"])).astype(np.float32)
         memory_mask = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [0, 1, 1, 1, 1]])
         inputs |= {"encoder_hidden_states": memory, "encoder_attention_mask": memory_mask}
     return inputs
@@ -80,14 +81,6 @@ def at_tokens(array: np.ndarray, mask: np.ndarray) -> np.ndarray:
     if array.ndim == 4 and (array.shape[0], array.shape[2]) == mask.shape:
         return array.swapaxes(1, 2)[mask]
     return array
-
-
-def assert_close(ours: Any, theirs: Any, tolerance: float, what: str = "") -> None:
-    """The greatest difference is at most `tolerance` times the greatest value."""
-    ours, theirs = np.asarray(ours, np.float32), np.asarray(theirs, np.float32)
-    assert ours.shape == theirs.shape, what
-    difference, scale = np.abs(ours - theirs).max(initial=0.0), np.abs(theirs).max(initial=0.0)
-    assert difference <= tolerance * scale, f"{what}: {difference:.2e} apart at a scale of {scale:.2e}"
 
 
 def assert_same_outputs(ours: Any, theirs: Any, mask: np.ndarray, tolerance: float = 1e-5) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from flaxmodels.checkpoint.files import damaged, map_file, parse_json_object
 from flaxmodels.errors import CheckpointError, FlaxModelsError
+from flaxmodels.files.reading import damaged, read_json
 from interop.source import Header, Index, Source
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(?:([KMGT])(I?))?B?")
@@ -97,7 +97,7 @@ class ShardedFiles:
 
 def read_weight_map(path: Path) -> dict[str, str]:
     """File names by tensor name, every one a plain name in the folder of the index."""
-    weight_map = parse_json_object(path, map_file(path)).get("weight_map")
+    weight_map = read_json(path).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
         raise damaged(path, "weight_map is not a map of tensor names to file names")
     foreign = sorted({file for file in weight_map.values() if not _is_plain(file)})

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flaxmodels.checkpoint.commit import recover
-from flaxmodels.checkpoint.gguf import GGUFFile
-from flaxmodels.checkpoint.msgpack import MsgpackFile
-from flaxmodels.checkpoint.safetensors import SafetensorsFile
-from flaxmodels.checkpoint.shards import ShardedFiles, read_weight_map
-from flaxmodels.config import CONFIG_NAME, read_json
 from flaxmodels.errors import CheckpointError
+from flaxmodels.files.commit import recover
+from flaxmodels.files.gguf import GGUFFile
+from flaxmodels.files.msgpack import MsgpackFile
+from flaxmodels.files.reading import read_json
+from flaxmodels.files.safetensors import SafetensorsFile
+from flaxmodels.files.shards import ShardedFiles, read_weight_map
 from interop import torch_bridge
 from interop.dialects import gguf
 from interop.errors import InteropError
@@ -22,20 +22,21 @@ from interop.source import Source
 
 HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
+CONFIG_NAME = "config.json"
 SAFETENSORS = "model.safetensors"
 MSGPACK = "flax_model.msgpack"
 WEIGHT_FILES = (SAFETENSORS, "flax_model.safetensors", MSGPACK, "pytorch_model.bin")
 """Names of unsharded weights, in the order in which they are looked for."""
 
-_WEIGHT_FILE = re.compile(
-    r"(model|flax_model|pytorch_model)(\.[\w-]+?)?(-\d{5}-of-\d{5})?\.(safetensors|msgpack|bin)(\.index\.json)?"
-    r"|(model|flax_model|pytorch_model)\.(safetensors|msgpack|bin)\.index(\.[\w-]+)?\.json"
-)
 
-
-def is_weight_file(name: str) -> bool:
-    """Whether a file of that name holds weights, or the index of shards, of a model saved by the usual tools."""
-    return _WEIGHT_FILE.fullmatch(name) is not None
+def is_weight_file(name: str, variant: str | None = None) -> bool:
+    """Whether a file of that name holds weights of that variant, or their index, as the usual tools name them."""
+    middle = re.escape(f".{variant}") if variant else ""
+    pattern = (
+        rf"(model|flax_model|pytorch_model){middle}(-\d{{5}}-of-\d{{5}})?\.(safetensors|msgpack|bin)"
+        rf"|(model|flax_model|pytorch_model)\.(safetensors|msgpack|bin)\.index{middle}\.json"
+    )
+    return re.fullmatch(pattern, name) is not None
 
 
 def split_hub_kwargs(kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -68,16 +69,33 @@ class Location:
             path = Path(self.root) / name
             return path if path.is_file() else None
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError, HFValidationError
+        from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
 
         try:
             return Path(hf_hub_download(self.root, name, **self.hub))
+        except LocalEntryNotFoundError as error:
+            if self._is_cached():
+                return None
+            raise CheckpointError(
+                f"{self.root!r} is not in the local cache, and could not be downloaded: {error}"
+            ) from error
         except EntryNotFoundError:
             return None
         except (HFValidationError, OSError) as error:
             raise CheckpointError(
                 f"{self.root!r} is neither a local folder or file nor a model that the Hub gives: {error}"
             ) from error
+
+    def _is_cached(self) -> bool:
+        """Whether some files of the model are in the local cache of the Hub."""
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import LocalEntryNotFoundError
+
+        which = {name: self.hub[name] for name in ("cache_dir", "revision") if name in self.hub}
+        try:
+            return bool(snapshot_download(self.root, local_files_only=True, **which))
+        except LocalEntryNotFoundError:
+            return False
 
     def named(self, file: str | None) -> Location:
         """The location of one file among these; itself if none is named."""

@@ -15,9 +15,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from flaxmodels.checkpoint.arrays import addressable, box, check_dtypes, checked, view, write_array
-from flaxmodels.checkpoint.files import damaged, map_file, parse_json_object
 from flaxmodels.errors import CheckpointError
+from flaxmodels.files.arrays import addressable, box, check_dtypes, checked, view, write_array
+from flaxmodels.files.reading import damaged, map_file, parse_json_object
 from interop.source import Header, Index
 
 # Widest first, as the safetensors package lays tensors out, so that each is aligned to its itemsize.

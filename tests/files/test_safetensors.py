@@ -17,8 +17,8 @@ import safetensors.torch
 from hypothesis import given, settings
 from mutations import damaged_copies, read_or_refuse
 
-from flaxmodels.checkpoint.safetensors import SafetensorsFile, write_safetensors
 from flaxmodels.errors import CheckpointError
+from flaxmodels.files.safetensors import SafetensorsFile, write_safetensors
 from interop.source import Header
 from interop.torch_bridge import from_numpy, to_numpy
 

@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from flaxmodels.errors import CheckpointError
@@ -66,13 +66,14 @@ def recover(folder: Path) -> None:
         stale = json.loads((committed / _STALE).read_text())
         for path in committed.iterdir():
             if path.name != _STALE:
-                path.replace(folder / path.name)
+                with suppress(FileNotFoundError):  # another process finishes the same commit
+                    path.replace(folder / path.name)
         for name in stale:
             (folder / name).unlink(missing_ok=True)
         _sync(folder)
         shutil.rmtree(committed)
     except FileNotFoundError:
-        return  # another process finishes the same commit
+        return  # another process has finished it
     except OSError as error:
         raise CheckpointError(
             f"{folder} holds a finished save that was not moved into place, and cannot be written "

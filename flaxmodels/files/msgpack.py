@@ -17,7 +17,8 @@ import ml_dtypes
 import msgpack
 import numpy as np
 
-from flaxmodels.checkpoint.arrays import (
+from flaxmodels.errors import CheckpointError
+from flaxmodels.files.arrays import (
     addressable,
     box,
     check_dtypes,
@@ -26,8 +27,7 @@ from flaxmodels.checkpoint.arrays import (
     view,
     write_array,
 )
-from flaxmodels.checkpoint.files import Cursor, damaged, map_file
-from flaxmodels.errors import CheckpointError
+from flaxmodels.files.reading import Cursor, damaged, map_file
 from interop.source import Header, Index
 
 MAX_CHUNK_BYTES = 2**30

@@ -13,10 +13,10 @@ import transformers
 from hypothesis import given, settings
 from mutations import damaged_copies, read_or_refuse
 
-from flaxmodels.checkpoint.msgpack import MsgpackFile, write_msgpack
-from flaxmodels.checkpoint.safetensors import SafetensorsFile, write_safetensors
-from flaxmodels.checkpoint.shards import ShardedFiles, index_json, parse_size, plan_shards, shard_names
 from flaxmodels.errors import CheckpointError, FlaxModelsError
+from flaxmodels.files.msgpack import MsgpackFile, write_msgpack
+from flaxmodels.files.safetensors import SafetensorsFile, write_safetensors
+from flaxmodels.files.shards import ShardedFiles, index_json, parse_size, plan_shards, shard_names
 from interop.source import Header
 
 TENSORS = {name: np.arange(6, dtype=np.float32).reshape(2, 3) + number for number, name in enumerate("abcde")}

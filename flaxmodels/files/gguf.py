@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from flaxmodels.checkpoint.arrays import addressable, box, view
-from flaxmodels.checkpoint.files import Cursor, damaged, map_file
 from flaxmodels.errors import CheckpointError
+from flaxmodels.files.arrays import addressable, box, view
+from flaxmodels.files.reading import Cursor, damaged, map_file
 from interop.source import Header, Index
 
 _MAX_DIMS = 4  # ggml's own limit

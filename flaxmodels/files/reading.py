@@ -58,6 +58,11 @@ def parse_json_object(path: Path, text: np.ndarray) -> dict[str, Any]:
     return value
 
 
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The JSON object in a file; `CheckpointError` if it is anything else."""
+    return parse_json_object(Path(path), map_file(Path(path)))
+
+
 class Cursor:
     """Walks a mapped file from front to back; running over its end is a `CheckpointError`."""
 

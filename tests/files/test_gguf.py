@@ -17,8 +17,8 @@ from gguf import GGMLQuantizationType as Quant
 from hypothesis import given, settings
 from mutations import damaged_copies, read_or_refuse
 
-from flaxmodels.checkpoint.gguf import GGUFFile
 from flaxmodels.errors import CheckpointError
+from flaxmodels.files.gguf import GGUFFile
 
 METADATA = {
     "general.alignment": 32,

