@@ -14,8 +14,8 @@ from flax import traverse_util
 
 from flaxmodels.checkpoint import load
 from flaxmodels.checkpoint.mapping import ParamsSource, torch_view
-from flaxmodels.checkpoint.resolve import Location, Weights, open_weights
 from flaxmodels.errors import ConfigError
+from flaxmodels.files.resolve import Weights, open_weights
 from flaxmodels.model import Params, PreTrainedModel
 from flaxmodels.nn.policy import Policy, to_dtype
 from flaxmodels.registry import find_class

@@ -7,11 +7,21 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from models.torch_reference import randomise
 
 import interop
 from flaxmodels import BertForMaskedLM, LlamaForCausalLM
+from flaxmodels.errors import ConfigError
 from interop.errors import InteropError
+
+
+def randomise(module):
+    """Draw every parameter, biases and scales too."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_(0.1, 0.3, generator=generator)
+    return module
+
 
 CONFIG = transformers.LlamaConfig(
     vocab_size=31,
@@ -86,7 +96,9 @@ def test_a_module_of_another_class_is_refused_with_every_name(module):
 def test_a_class_that_is_not_here_is_refused():
     from flaxmodels.errors import ConfigError
 
-    with pytest.raises(ConfigError, match=r"^there is no Flax class for Linear: see flaxmodels.registry.ARCHITECTURES$"):
+    with pytest.raises(
+        ConfigError, match=r"^there is no Flax class for Linear: see flaxmodels.registry.ARCHITECTURES$"
+    ):
         interop.from_torch(torch.nn.Linear(2, 2))
 
 

@@ -48,7 +48,9 @@ def wanted_in_flax_layout(model, separator: str = "/") -> Wanted:
     for leaf in leaves:
         theirs = leaf.full_names(leaf.torch.flax_name or leaf.path[-1], separator)
         alternatives |= {
-            name: (own,) for name, own in zip(theirs, leaf.full_names(leaf.path[-1], separator), strict=True) if name != own
+            name: (own,)
+            for name, own in zip(theirs, leaf.full_names(leaf.path[-1], separator), strict=True)
+            if name != own
         }
         rules.append(Rule(theirs, (leaf.name,), leaf.stacking))
     return _wanted(model, leaves, tuple(rules), alternatives, separator)

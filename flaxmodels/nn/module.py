@@ -159,13 +159,19 @@ def is_abstract(variable: nnx.Variable) -> bool:
     return isinstance(variable.get_raw_value(), jax.ShapeDtypeStruct)
 
 
-def initial_value(leaf: Leaf, key: jax.Array, path: Sequence[str]) -> jax.Array:
-    """The initial value of a parameter: a function of the key and `path` alone."""
+def initial_value(leaf: Leaf, key: jax.Array, paths: Sequence[Sequence[str]]) -> jax.Array:
+    """The initial value of a parameter: a function of the key and of `paths`, one for each layer that it holds."""
+    described = leaf.variable.get_raw_value()
+    init = leaf.variable.get_metadata().get("init", jnp.zeros)
+    shape = described.shape[1:] if leaf.layers else described.shape
+    layers = [init(_fold(key, path), shape, described.dtype) for path in paths]
+    return jnp.stack(layers) if leaf.layers else layers[0]
+
+
+def _fold(key: jax.Array, path: Sequence[str]) -> jax.Array:
     for part in path:
         key = jax.random.fold_in(key, _stable_hash(part))
-    shape = leaf.variable.get_raw_value()
-    init = leaf.variable.get_metadata().get("init", jnp.zeros)
-    return init(key, shape.shape, shape.dtype)
+    return key
 
 
 def _stable_hash(text: str) -> int:

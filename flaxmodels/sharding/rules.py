@@ -12,14 +12,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from flaxmodels.errors import ConfigError
 from flaxmodels.nn.module import Leaf, split_shared
+from flaxmodels.nn.partition import COLUMN
 
 logger = logging.getLogger("flaxmodels")
 
 Rules = Sequence[tuple[str, PartitionSpec]]
 """Regular expressions, searched in a parameter's "/"-joined path, with the spec of one layer; the first counts."""
-
-COLUMN, ROW = "column", "row"
-"""How tensor parallelism divides a dense layer: by its output features, or by its input features."""
 
 
 def shardings(model: Any, mesh: Mesh, rules: Rules | str) -> dict[str, NamedSharding]:

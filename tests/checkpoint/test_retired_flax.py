@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flaxmodels import AutoModelForCausalLM, AutoModelForMaskedLM
-from flaxmodels.checkpoint.resolve import resolve
+from flaxmodels.files.resolve import resolve
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "retired_flax"
 CLASSES = {"bert": AutoModelForMaskedLM, "llama": AutoModelForCausalLM}
