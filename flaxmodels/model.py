@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
+from jax.sharding import Mesh, NamedSharding
 
 from flaxmodels.checkpoint import load, save
-from flaxmodels.checkpoint.mapping import ParamsSource, torch_view
+from flaxmodels.checkpoint.mapping import ParamsSource, flax_view, torch_view
 from flaxmodels.config import PreTrainedConfig
 from flaxmodels.errors import ConfigError, FlaxModelsError
 from flaxmodels.files.reading import read_json
@@ -27,6 +28,7 @@ from flaxmodels.nn.linear import Embedding
 from flaxmodels.nn.module import Module, initial_value, split_shared
 from flaxmodels.nn.policy import Policy, to_dtype
 from flaxmodels.outputs import ModelOutput
+from flaxmodels.sharding.rules import Rules, shardings
 from interop import torch_bridge
 from interop.source import Source
 
@@ -46,6 +48,7 @@ class PreTrainedModel(Module):
         config_class: its configuration class.
         base_model_prefix: name of the base model inside a model with a head, and in checkpoints of such models.
         main_input_name: name of the first input.
+        tp_plan: how tensor parallelism divides the layers, as `flaxmodels.sharding.rules.tensor_parallel` reads it.
         ignored_names: regular expressions for tensors that torch checkpoints have and that are not parameters.
         config, policy: what is computed, and how.
         generation_config: settings of `generate` where a call gives none.
@@ -53,6 +56,7 @@ class PreTrainedModel(Module):
 
     config_class: ClassVar[type[PreTrainedConfig]] = PreTrainedConfig
     base_model_prefix: ClassVar[str] = ""
+    tp_plan: ClassVar[Mapping[str, str]] = {}
     main_input_name: ClassVar[str] = "input_ids"
     ignored_names: ClassVar[tuple[str, ...]] = ()
     framework: ClassVar[str] = "flax"
@@ -70,6 +74,8 @@ class PreTrainedModel(Module):
         *,
         param_dtype: Any = "float32",
         attn_implementation: str = "sdpa",
+        scan_layers: bool = False,
+        remat: str | None = None,
         policy: Policy | None = None,
         **options: Any,
     ):
@@ -81,13 +87,13 @@ class PreTrainedModel(Module):
             seed: of the initialisation.
             dtype: of the computation, as a string or a jnp, numpy or torch dtype.
             param_dtype: of the stored parameters.
-            attn_implementation: "sdpa" or "eager".
-            policy: the last three in one object, in their place.
+            attn_implementation, scan_layers, remat: as in `Policy`.
+            policy: the last five in one object, in their place.
             options: for `build`.
         """
         self.config = self.config_class.from_any(config)
         self.generation_config = GenerationConfig.from_model_config(self.config)
-        self.policy = policy or Policy(to_dtype(dtype), to_dtype(param_dtype), attn_implementation)
+        self.policy = policy or Policy(to_dtype(dtype), to_dtype(param_dtype), attn_implementation, scan_layers, remat)
         self.seed = seed
         self.build(self.config, self.policy, **options)
         if _do_init:
@@ -234,8 +240,9 @@ class PreTrainedModel(Module):
 
     def _draw(self, rng: jax.Array, names: Iterable[str]) -> dict[str, jax.Array]:
         wanted = set(names)
+        own = self.base_model_prefix
         return {
-            leaf.name: initial_value(leaf, rng, leaf.path[leaf.path[0] == self.base_model_prefix :])
+            leaf.name: initial_value(leaf, rng, [path[path[0] == own :] for path in leaf.paths])
             for leaf in split_shared(self)[0]
             if leaf.name in wanted
         }
@@ -301,6 +308,10 @@ class PreTrainedModel(Module):
         param_dtype: Any = None,
         torch_dtype: Any = None,
         attn_implementation: str = "sdpa",
+        scan_layers: bool = False,
+        remat: str | None = None,
+        device_mesh: Mesh | None = None,
+        sharding_rules: Rules | str = "fsdp",
         seed: int = 0,
         variant: str | None = None,
         use_safetensors: bool | None = None,
@@ -324,7 +335,9 @@ class PreTrainedModel(Module):
             dtype: of the computation; float32 by default, "auto" for that of the checkpoint.
             param_dtype: of the stored parameters, likewise.
             torch_dtype: both at once.
-            attn_implementation: "sdpa" or "eager".
+            attn_implementation, scan_layers, remat: as in `Policy`. The same files serve stacked and unrolled layers.
+            device_mesh: parameters are divided over its devices, and only the bytes that these hold are read.
+            sharding_rules: how: "tp", "fsdp", or a table of rules as in `flaxmodels.sharding.rules.shardings`.
             seed: of parameters that the checkpoint does not have.
             variant: loads `model.{variant}.safetensors` and the like.
             use_safetensors: only safetensors if true, none if false.
@@ -348,12 +361,13 @@ class PreTrainedModel(Module):
         weights = location.weights(variant=variant, use_safetensors=use_safetensors, from_flax=from_flax)
         wishes = [torch_dtype or dtype or "float32", torch_dtype or param_dtype or "float32"]
         dtypes = [_auto_dtype(found, weights.source) if wish == "auto" else wish for wish in wishes]
-        policy = Policy(to_dtype(dtypes[0]), to_dtype(dtypes[1]), attn_implementation)
+        policy = Policy(to_dtype(dtypes[0]), to_dtype(dtypes[1]), attn_implementation, scan_layers, remat)
         model = cls.part(found, policy, *model_args)
         model.seed = seed
         if cls.can_generate() and (path := location.find(GENERATION_CONFIG_NAME)):
             model.generation_config = GenerationConfig(**read_json(path))
-        params, info = model._load(weights, ignore_mismatched_sizes, complete=_do_init)
+        placed = None if device_mesh is None else shardings(model, device_mesh, sharding_rules)
+        params, info = model._load(weights, ignore_mismatched_sizes, placed, complete=_do_init)
         if wishes[1] == "auto":
             load.report_half(cls.__name__, params)
         if _do_init:
@@ -375,14 +389,20 @@ class PreTrainedModel(Module):
         return cls.config_class.from_dict(values, **overrides)
 
     def _load(
-        self, weights: Weights, ignore_mismatched_sizes: bool, *, complete: bool
+        self,
+        weights: Weights,
+        ignore_mismatched_sizes: bool,
+        placed: Mapping[str, NamedSharding] | None,
+        *,
+        complete: bool,
     ) -> tuple[dict[str, jax.Array], load.LoadingInfo]:
         """The parameters by name; those that are not in the checkpoint are drawn if `complete`."""
         plan = load.plan_loading(self, weights)
         load.check(plan, weights, ignore_mismatched_sizes=ignore_mismatched_sizes)
-        params = load.read_leaves(plan, weights.source, self._shapes())
+        params = load.read_leaves(plan, weights.source, self._shapes(), placed)
         if complete:
-            params |= self._draw(jax.random.key(self.seed), set(self._shapes()) - set(params))
+            drawn = self._draw(jax.random.key(self.seed), set(self._shapes()) - set(params))
+            params |= drawn if placed is None else {k: jax.device_put(v, placed[k]) for k, v in drawn.items()}
         load.report(type(self).__name__, str(weights.path), plan)
         return params, load.LoadingInfo.of(plan)
 
@@ -418,7 +438,7 @@ class PreTrainedModel(Module):
         values = dict(zip(found.paths, found.values(params), strict=True))
         self._check_shapes(values)
         leaves = ParamsSource(values)
-        source = torch_view(self, leaves) if safe_serialization else leaves
+        source = torch_view(self, leaves) if safe_serialization else flax_view(self, leaves)
         format = save.FORMATS["torch" if safe_serialization else "flax"]
         config = self.config.to_json_string(
             architectures=[type(self).__name__],
@@ -433,7 +453,7 @@ class PreTrainedModel(Module):
         found = functional(self)
         view = torch_view(self, ParamsSource(dict(zip(found.paths, found.values(params), strict=True))))
         state = {name: view.read(name) for name in view.headers}
-        aliases = {alias: state[leaf.torch_name] for alias, leaf in split_shared(self)[1].items()}
+        aliases = {alias: state[leaf.torch_names[0]] for alias, leaf in split_shared(self)[1].items()}
         return state | aliases
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> load.LoadingInfo:

@@ -82,6 +82,24 @@ def from_numpy(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(array.view(_CARRIERS[name])).view(getattr(torch, name))
 
 
+def is_tensor(value: object) -> bool:
+    """Whether this is a torch tensor; torch is not imported to find out."""
+    return type(value).__module__.split(".")[0] == "torch"
+
+
+def fill(module: Any, state: dict[str, Any]) -> None:
+    """Copy tensors into the parameters and buffers of a live module.
+
+    Raises:
+        InteropError: a parameter is not in `state`, or `state` has a tensor that the module does not.
+    """
+    result = module.load_state_dict(state, strict=False)
+    missing = sorted(set(result.missing_keys) & {name for name, _ in module.named_parameters()})
+    if missing or result.unexpected_keys:
+        lines = [f"  - missing {name}" for name in missing] + [f"  + {name}" for name in result.unexpected_keys]
+        raise InteropError(f"the weights do not fit {type(module).__name__}:\n" + "\n".join(lines))
+
+
 def _torch() -> ModuleType:
     try:
         import torch

@@ -15,10 +15,11 @@ ROOMS = [
     {"flaxmodels.errors", "flaxmodels.changes"},
     {"flaxmodels.files"},
     {"flaxmodels.nn", "flaxmodels.config", "flaxmodels.outputs", "flaxmodels.tokenizer"},
-    {"flaxmodels.checkpoint", "flaxmodels.generation"},
+    {"flaxmodels.checkpoint", "flaxmodels.generation", "flaxmodels.sharding"},
     {"flaxmodels.model"},
     {"flaxmodels.models"},
     {"flaxmodels.registry"},
+    {"flaxmodels.live_torch"},
     {"flaxmodels.cli"},
 ]
 """From the bottom up. A room imports itself and lower ones; within a level, `outputs` alone may import `nn`."""

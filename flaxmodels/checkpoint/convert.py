@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from flaxmodels.checkpoint import load, save
-from flaxmodels.checkpoint.mapping import torch_view
+from flaxmodels.checkpoint.mapping import flax_view, torch_view
 from flaxmodels.files.resolve import Weights
 from interop.plan import Plan
 from interop.source import Header, Index, Source
@@ -66,6 +66,6 @@ def convert(
     leaves: Source = plan.read_from(weights.source)
     if param_dtype is not None:
         leaves = Cast(leaves, param_dtype)
-    source = torch_view(model, leaves) if to == "torch" else leaves
+    source = torch_view(model, leaves) if to == "torch" else flax_view(model, leaves)
     save.save_checkpoint(folder, source, config, save.FORMATS[to], max_shard_size, extra_files=extra_files)
     return plan

@@ -11,13 +11,14 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Sharding
 from tqdm import tqdm
 
 from flaxmodels.checkpoint.mapping import wanted, wanted_in_flax_layout
 from flaxmodels.errors import CheckpointMismatch
 from flaxmodels.files.resolve import Weights
 from interop.plan import Plan, make_plan
-from interop.source import Source
+from interop.source import Index, Source
 
 logger = logging.getLogger("flaxmodels")
 
@@ -84,9 +85,14 @@ def check(
 
 
 def read_leaves(
-    plan: Plan, source: Source, leaves: Mapping[str, jax.ShapeDtypeStruct], *, copy: bool = False
+    plan: Plan,
+    source: Source,
+    leaves: Mapping[str, jax.ShapeDtypeStruct],
+    shardings: Mapping[str, Sharding] | None = None,
+    *,
+    copy: bool = False,
 ) -> dict[str, jax.Array]:
-    """The leaves that the plan provides, on the default device, in the dtypes of `leaves`.
+    """The leaves that the plan provides, in the dtypes of `leaves`, on the default device or as `shardings` say.
 
     With `copy` none of them shares memory with the source: for sources that others may write to.
     """
@@ -94,11 +100,28 @@ def read_leaves(
     names = list(mapped.headers)
 
     def read(name: str) -> jax.Array:
+        if shardings is not None:
+            return _read_sharded(mapped, name, leaves[name], shardings[name])
         view = mapped.read(name)
         return to_device(view.copy(order="K") if copy else view, leaves[name].dtype)
 
     with ThreadPoolExecutor(WORKERS) as pool:
         return dict(zip(names, _progress(pool.map(read, names), len(names)), strict=True))
+
+
+def _read_sharded(source: Source, name: str, leaf: jax.ShapeDtypeStruct, sharding: Sharding) -> jax.Array:
+    """Reads each part that a local device holds, once; devices that hold the same part share the reading."""
+    parts: dict[tuple, np.ndarray] = {}
+
+    def part(index: Index | None) -> np.ndarray:
+        assert index is not None
+        box = tuple(slice(*part.indices(size)[:2]) for part, size in zip(index, leaf.shape, strict=True))
+        key = tuple((part.start, part.stop) for part in box)
+        if key not in parts:
+            parts[key] = source.read(name, box).astype(leaf.dtype, copy=False)
+        return parts[key]
+
+    return jax.make_array_from_callback(leaf.shape, sharding, part)
 
 
 def to_device(view: np.ndarray, dtype: np.dtype) -> jax.Array:

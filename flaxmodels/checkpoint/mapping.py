@@ -27,22 +27,33 @@ class ParamsSource:
 def wanted(model) -> Wanted:
     """What `model` (its parameters may be abstract) wants from a checkpoint in torch layout."""
     leaves, aliases = split_shared(model)
-    rules = tuple(Rule((leaf.torch_name,), (leaf.name,), leaf.torch.ops) for leaf in leaves)
-    check_bijection(rules)
-    return Wanted(
-        rules,
-        {leaf.name: _header(leaf) for leaf in leaves},
-        {
-            leaf.torch_name: (
-                *_legacy_names(leaf),
-                *(alias for alias, first in aliases.items() if first is leaf),
-            )
-            for leaf in leaves
-        },
-        model.base_model_prefix,
-        model.base_model is model,
-        model.ignored_names,
-    )
+    alternatives: dict[str, tuple[str, ...]] = {}
+    for leaf in leaves:
+        older = [leaf.full_names(name, ".") for name in leaf.torch.legacy_names]
+        tied = tuple(alias for alias, first in aliases.items() if first is leaf)
+        for name, *others in zip(leaf.torch_names, *older, strict=True):
+            alternatives[name] = (*others, *tied)
+    rules = tuple(Rule(leaf.torch_names, (leaf.name,), leaf.torch.ops + leaf.stacking) for leaf in leaves)
+    return _wanted(model, leaves, rules, alternatives, ".")
+
+
+def wanted_in_flax_layout(model, separator: str = "/") -> Wanted:
+    """What `model` wants from a checkpoint in the names, joined by `separator`, and the layout of Flax.
+
+    Layers are apart, and names are those of the retired classes of transformers; ours are found too.
+    """
+    leaves, _ = split_shared(model)
+    alternatives: dict[str, tuple[str, ...]] = {}
+    rules = []
+    for leaf in leaves:
+        theirs = leaf.full_names(leaf.torch.flax_name or leaf.path[-1], separator)
+        alternatives |= {
+            name: (own,)
+            for name, own in zip(theirs, leaf.full_names(leaf.path[-1], separator), strict=True)
+            if name != own
+        }
+        rules.append(Rule(theirs, (leaf.name,), leaf.stacking))
+    return _wanted(model, leaves, tuple(rules), alternatives, separator)
 
 
 def torch_view(model, leaves: Source) -> Mapped:
@@ -50,21 +61,16 @@ def torch_view(model, leaves: Source) -> Mapped:
     return Mapped(leaves, [rule.inverse for rule in wanted(model).rules])
 
 
-def wanted_in_flax_layout(model, separator: str) -> Wanted:
-    """What `model` wants from a checkpoint in Flax names, joined by `separator`, and layout."""
-    of_torch = wanted(model)
-    return Wanted(
-        tuple(Rule((name.replace("/", separator),), (name,)) for name in of_torch.leaves),
-        of_torch.leaves,
-        {},
-        of_torch.base_prefix,
-        of_torch.is_base,
-        separator=separator,
-    )
+def flax_view(model, leaves: Source) -> Mapped:
+    """The parameters of `model`, given by "/"-joined path, as the retired Flax classes of transformers have them."""
+    return Mapped(leaves, [rule.inverse for rule in wanted_in_flax_layout(model).rules])
 
 
-def _legacy_names(leaf: Leaf) -> Sequence[str]:
-    return [".".join((*leaf.path[:-1], name)) for name in leaf.torch.legacy_names]
+def _wanted(model, leaves: Sequence[Leaf], rules: tuple[Rule, ...], alternatives, separator: str) -> Wanted:
+    check_bijection(rules)
+    headers = {leaf.name: _header(leaf) for leaf in leaves}
+    is_base = model.base_model is model
+    return Wanted(rules, headers, alternatives, model.base_model_prefix, is_base, model.ignored_names, separator)
 
 
 def _header(leaf: Leaf) -> Header:

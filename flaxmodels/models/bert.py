@@ -21,6 +21,7 @@ from flaxmodels.nn.heads import flatten_choices, span_logits
 from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, TiedLinear, embed
 from flaxmodels.nn.masks import decoder_mask, padding_mask
 from flaxmodels.nn.module import Module, param
+from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
 from flaxmodels.nn.stack import BlockOutput, Stack
 from flaxmodels.outputs import (
@@ -205,7 +206,7 @@ class BertLayer(Module):
 
 class BertEncoder(Module):
     def __init__(self, config: BertConfig, policy: Policy):
-        self.layer = Stack(BertLayer(config, policy) for _ in range(config.num_hidden_layers))
+        self.layer = Stack(lambda: BertLayer(config, policy), config.num_hidden_layers, policy)
 
 
 class BertPooler(Module):
@@ -263,6 +264,10 @@ class BertPreTrainedModel(PreTrainedModel):
     config_class = BertConfig
     base_model_prefix = "bert"
     ignored_names = (r"embeddings\.position_ids$",)
+    tp_plan = {
+        "(self/(query|key|value)|intermediate/dense|cls/predictions/decoder)": COLUMN,
+        "(output/dense|word_embeddings)": ROW,
+    }
     config: BertConfig
 
     def init_cache(self, batch_size: int, max_length: int) -> Cache:

@@ -19,6 +19,7 @@ from flaxmodels.nn.heads import last_token
 from flaxmodels.nn.linear import Embedding, Linear, RMSNorm, TiedLinear, embed
 from flaxmodels.nn.masks import decoder_mask
 from flaxmodels.nn.module import Module
+from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
 from flaxmodels.nn.rope import RopeConfig, apply_rope, rope_parameters, rope_tables
 from flaxmodels.nn.stack import BlockOutput, Stack
@@ -169,6 +170,10 @@ class LlamaPreTrainedModel(PreTrainedModel):
     config_class = LlamaConfig
     base_model_prefix = "model"
     ignored_names = (r"rotary_emb\.inv_freq$",)
+    tp_plan = {
+        "(q_proj|k_proj|v_proj|gate_proj|up_proj|lm_head)": COLUMN,
+        "(o_proj|down_proj|embed_tokens)": ROW,
+    }
     config: LlamaConfig
 
     def init_cache(self, batch_size: int, max_length: int) -> Cache:
@@ -190,7 +195,7 @@ class LlamaModel(LlamaPreTrainedModel):
     def build(self, config: LlamaConfig, policy: Policy):
         init = normal(config.initializer_range)
         self.embed_tokens = Embedding(config.vocab_size, config.hidden_size, policy, init=init)
-        self.layers = Stack(LlamaDecoderLayer(config, policy) for _ in range(config.num_hidden_layers))
+        self.layers = Stack(lambda: LlamaDecoderLayer(config, policy), config.num_hidden_layers, policy)
         self.norm = RMSNorm(config.hidden_size, policy, epsilon=config.rms_norm_eps)
 
     def forward(

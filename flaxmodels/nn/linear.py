@@ -127,7 +127,7 @@ class LayerNorm(Module):
 class RMSNorm(Module):
     """Root-mean-square normalisation over the last axis, in float32 (arXiv 1910.07467)."""
 
-    torch_leaves = {"scale": TorchLeaf("weight")}
+    torch_leaves = {"scale": TorchLeaf("weight", flax_name="weight")}
 
     def __init__(self, features: int, policy: Policy, *, epsilon: float):
         self.epsilon = epsilon

@@ -16,18 +16,26 @@ import jax.numpy as jnp
 from flax import nnx
 
 from flaxmodels.changes import count_change
-from interop.ops import Op
+from interop.ops import Op, Stack
 
 Initializer = Callable[..., jax.Array]
 
 
 @dataclass(frozen=True)
 class TorchLeaf:
-    """How torch stores a parameter: its name in the owning module, older names, and the ops from torch to Flax."""
+    """How others store a parameter, as a part of the module that owns it.
+
+    Attributes:
+        name: what torch calls it.
+        ops: from torch's layout to ours.
+        legacy_names: what older torch checkpoints call it.
+        flax_name: what the retired Flax classes of transformers call it, where that is not our name.
+    """
 
     name: str
     ops: tuple[Op, ...] = ()
     legacy_names: tuple[str, ...] = ()
+    flax_name: str | None = None
 
 
 class Module(nnx.Module):
@@ -74,12 +82,21 @@ def param(shape: tuple[int, ...], dtype, init: Initializer) -> nnx.Param:
 
 
 @dataclass(frozen=True)
+class Layers:
+    """That a parameter holds `count` layers along its leading axis; `position` in its path stands for the number."""
+
+    position: int
+    count: int
+
+
+@dataclass(frozen=True)
 class Leaf:
     """A parameter in its place: `path` names the module attributes from the root, the last one its own."""
 
     path: tuple[str, ...]
     variable: nnx.Variable
     owner: nnx.Module
+    layers: Layers | None = None
 
     @property
     def name(self) -> str:
@@ -88,22 +105,41 @@ class Leaf:
 
     @property
     def torch(self) -> TorchLeaf:
-        """How torch stores it in the owning module."""
+        """How others store it in the owning module."""
         return getattr(self.owner, "torch_leaves", {}).get(self.path[-1], TorchLeaf(self.path[-1]))
 
     @property
-    def torch_name(self) -> str:
-        """Its full name in a torch state dict."""
-        return ".".join((*self.path[:-1], self.torch.name))
+    def torch_names(self) -> tuple[str, ...]:
+        """Its full name in a torch state dict; one for each layer if it holds several."""
+        return self.full_names(self.torch.name, ".")
+
+    def full_names(self, name: str, separator: str) -> tuple[str, ...]:
+        """The path of the owning module in every layer, with `name` behind it."""
+        return tuple(separator.join((*path[:-1], name)) for path in self.paths)
+
+    @property
+    def paths(self) -> tuple[tuple[str, ...], ...]:
+        """The path, once for each layer that the parameter holds."""
+        if self.layers is None:
+            return (self.path,)
+        before, behind = self.path[: self.layers.position], self.path[self.layers.position + 1 :]
+        return tuple((*before, str(number), *behind) for number in range(self.layers.count))
+
+    @property
+    def stacking(self) -> tuple[Op, ...]:
+        """The ops from one array a layer to the parameter."""
+        return () if self.layers is None else (Stack(self.layers.count),)
 
 
-def iter_leaves(module: nnx.Module, path: tuple[str, ...] = ()) -> Iterator[Leaf]:
+def iter_leaves(module: nnx.Module, path: tuple[str, ...] = (), layers: Layers | None = None) -> Iterator[Leaf]:
     """Every parameter below `module` in order of definition; a shared one comes once for each place it is in."""
+    if count := getattr(module, "stacked", 0):
+        layers = Layers(len(path), count)
     for name, value in vars(module).items():
         if isinstance(value, nnx.Variable):
-            yield Leaf((*path, name), value, module)
+            yield Leaf((*path, name), value, module, layers)
         elif isinstance(value, nnx.Module):
-            yield from iter_leaves(value, (*path, name))
+            yield from iter_leaves(value, (*path, name), layers)
 
 
 def split_shared(module: nnx.Module) -> tuple[list[Leaf], dict[str, Leaf]]:
@@ -112,7 +148,7 @@ def split_shared(module: nnx.Module) -> tuple[list[Leaf], dict[str, Leaf]]:
     aliases: dict[str, Leaf] = {}
     for leaf in iter_leaves(module):
         if first := owned.get(id(leaf.variable)):
-            aliases[leaf.torch_name] = first
+            aliases |= dict.fromkeys(leaf.torch_names, first)
         else:
             owned[id(leaf.variable)] = leaf
     return list(owned.values()), aliases
@@ -123,13 +159,19 @@ def is_abstract(variable: nnx.Variable) -> bool:
     return isinstance(variable.get_raw_value(), jax.ShapeDtypeStruct)
 
 
-def initial_value(leaf: Leaf, key: jax.Array, path: Sequence[str]) -> jax.Array:
-    """The initial value of a parameter: a function of the key and `path` alone."""
+def initial_value(leaf: Leaf, key: jax.Array, paths: Sequence[Sequence[str]]) -> jax.Array:
+    """The initial value of a parameter: a function of the key and of `paths`, one for each layer that it holds."""
+    described = leaf.variable.get_raw_value()
+    init = leaf.variable.get_metadata().get("init", jnp.zeros)
+    shape = described.shape[1:] if leaf.layers else described.shape
+    layers = [init(_fold(key, path), shape, described.dtype) for path in paths]
+    return jnp.stack(layers) if leaf.layers else layers[0]
+
+
+def _fold(key: jax.Array, path: Sequence[str]) -> jax.Array:
     for part in path:
         key = jax.random.fold_in(key, _stable_hash(part))
-    shape = leaf.variable.get_raw_value()
-    init = leaf.variable.get_metadata().get("init", jnp.zeros)
-    return init(key, shape.shape, shape.dtype)
+    return key
 
 
 def _stable_hash(text: str) -> int:

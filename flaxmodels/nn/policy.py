@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -35,11 +36,17 @@ class Policy:
         dtype: of the computation. Softmax, norms and logits accumulate in float32 all the same.
         param_dtype: of the stored parameters.
         attn_implementation: "sdpa" (fused, `jax.nn.dot_product_attention`) or "eager".
+        scan_layers: keep the parameters of equal blocks stacked and run the blocks by `lax.scan`, so that compile
+            time does not grow with depth. Unrolled blocks decode faster.
+        remat: forget activations inside each block and compute them again in the backward pass: "full", or the name
+            of a policy of `jax.checkpoint_policies`.
     """
 
     dtype: np.dtype = FLOAT32
     param_dtype: np.dtype = FLOAT32
     attn_implementation: str = "sdpa"
+    scan_layers: bool = False
+    remat: str | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "dtype", to_dtype(self.dtype))
@@ -49,3 +56,5 @@ class Policy:
                 f"attn_implementation={self.attn_implementation!r} is not known: "
                 f"expected one of {', '.join(ATTENTION_IMPLEMENTATIONS)}"
             )
+        if self.remat not in (None, "full") and not hasattr(jax.checkpoint_policies, self.remat):
+            raise ConfigError(f"remat={self.remat!r} is neither 'full' nor one of jax.checkpoint_policies")

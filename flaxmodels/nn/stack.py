@@ -1,14 +1,17 @@
-"""A stack of equal blocks, one after another."""
+"""A stack of equal blocks, one after another: unrolled, or as one stacked block run by `lax.scan`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from flaxmodels.nn.cache import Cache, LayerCache
-from flaxmodels.nn.dropout import split_key
-from flaxmodels.nn.module import ModuleList
+from flaxmodels.nn.functional import functional
+from flaxmodels.nn.module import Module, ModuleList, iter_leaves
+from flaxmodels.nn.policy import Policy
 
 
 class BlockOutput(NamedTuple):
@@ -31,7 +34,22 @@ class StackOutput(NamedTuple):
 
 
 class Stack(ModuleList):
-    """Blocks that are called as `block(hidden_states, cache=..., dropout_rng=..., **shared) -> BlockOutput`."""
+    """Blocks that are called as `block(hidden_states, cache=..., dropout_rng=..., **shared) -> BlockOutput`.
+
+    With `policy.scan_layers` there is one block, whose parameters hold all layers along a leading axis.
+    """
+
+    def __init__(self, make_block: Callable[[], Module], count: int, policy: Policy):
+        self.count = count
+        self.remat = policy.remat
+        self.stacked = count if policy.scan_layers else 0
+        if self.stacked:
+            self.block = make_block()
+            for leaf in iter_leaves(self.block):
+                one = leaf.variable.get_raw_value()
+                leaf.variable.set_raw_value(jax.ShapeDtypeStruct((count, *one.shape), one.dtype))
+        else:
+            super().__init__(make_block() for _ in range(count))
 
     def __call__(
         self,
@@ -44,20 +62,51 @@ class Stack(ModuleList):
         **shared: Any,
     ) -> StackOutput:
         """Run the blocks. `per_layer` holds arrays whose leading axis counts layers, `shared` goes to each block."""
-        inputs, blocks = [hidden_states], []
-        keys = split_key(dropout_rng, len(self))
-        for number, block in enumerate(self):
-            own = {name: value[number] for name, value in (per_layer or {}).items()}
-            cache = None if past_key_values is None else past_key_values[number]
-            blocks.append(block(inputs[-1], cache=cache, dropout_rng=keys[number], **own, **shared))
-            inputs.append(blocks[-1].hidden_states)
+        run = self._scan if self.stacked else self._unroll
+        own = (per_layer or {}) | {"cache": past_key_values, "dropout_rng": _keys(dropout_rng, self.count)}
+        last, layers = run(hidden_states, own, shared, output_hidden_states)
+        inputs = (hidden_states, *(layer.hidden_states for layer in layers))
         return StackOutput(
-            inputs[-1],
-            None if past_key_values is None else tuple(block.cache for block in blocks),
-            tuple(inputs) if output_hidden_states else None,
-            _present(block.attention for block in blocks),
-            _present(block.cross_attention for block in blocks),
+            last,
+            None if past_key_values is None else tuple(layer.cache for layer in layers),
+            inputs if output_hidden_states else None,
+            _present(layer.attention for layer in layers),
+            _present(layer.cross_attention for layer in layers),
         )
+
+    def _unroll(self, hidden_states, per_layer, shared, output_hidden_states):
+        layers = []
+        for number, block in enumerate(self):
+            own = {name: None if value is None else value[number] for name, value in per_layer.items()}
+            call = self._rematerialised(lambda hidden, own, block=block: block(hidden, **own, **shared))
+            layers.append(call(hidden_states, own))
+            hidden_states = layers[-1].hidden_states
+        return hidden_states, layers
+
+    def _scan(self, hidden_states, per_layer, shared, output_hidden_states):
+        structure = functional(self.block)
+        if (caches := per_layer["cache"]) is not None:
+            per_layer["cache"] = jax.tree.map(lambda *layers: jnp.stack(layers), *caches)
+
+        def step(hidden, layer):
+            values, own = layer
+            output = structure.bind(values)(hidden, **own, **shared)
+            kept = output.hidden_states if output_hidden_states else None
+            return output.hidden_states, output._replace(hidden_states=kept)
+
+        layers = (structure.values(), per_layer)
+        last, outputs = jax.lax.scan(self._rematerialised(step), hidden_states, layers, length=self.count)
+        return last, [jax.tree.map(lambda stacked: stacked[number], outputs) for number in range(self.count)]  # noqa: B023
+
+    def _rematerialised(self, function):
+        if self.remat is None:
+            return function
+        policy = None if self.remat == "full" else getattr(jax.checkpoint_policies, self.remat)
+        return jax.checkpoint(function, policy=policy)
+
+
+def _keys(dropout_rng: jax.Array | None, count: int) -> jax.Array | None:
+    return None if dropout_rng is None else jax.random.split(dropout_rng, count)
 
 
 def _present(arrays) -> tuple[jax.Array, ...] | None:

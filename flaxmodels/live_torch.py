@@ -1,0 +1,107 @@
+"""Live torch modules to Flax models and back, and the converters of the retired `modeling_flax_pytorch_utils`.
+
+Also reachable as `interop.from_torch` and so on. Nothing here imports torch but `interop.torch_bridge`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import traverse_util
+
+from flaxmodels.checkpoint import load
+from flaxmodels.checkpoint.mapping import ParamsSource, torch_view
+from flaxmodels.errors import ConfigError
+from flaxmodels.files.resolve import Weights, open_weights
+from flaxmodels.model import Params, PreTrainedModel
+from flaxmodels.nn.policy import Policy, to_dtype
+from flaxmodels.registry import find_class
+from interop import torch_bridge
+
+
+def from_torch(module: Any, *, dtype: Any = None, param_dtype: Any = None, **options: Any) -> PreTrainedModel:
+    """The Flax model with the weights of a live torch module of transformers.
+
+    On a CPU, tensors whose layout is the same are shared, not copied: a later change of the module in place shows.
+
+    Args:
+        module: of a class that exists here under the same name, such as `BertForMaskedLM`.
+        dtype: of the computation; that of the module's parameters by default.
+        param_dtype: of the stored parameters, likewise.
+        options: for the model's `Policy`.
+    """
+    cls = find_class(type(module).__name__)
+    if cls is None:
+        raise ConfigError(f"there is no Flax class for {type(module).__name__}: see flaxmodels.registry.ARCHITECTURES")
+    state = _numpy(module.state_dict())
+    stored = next(value.dtype for value in state.values() if not np.issubdtype(value.dtype, np.integer))
+    policy = Policy(to_dtype(dtype or stored), to_dtype(param_dtype or stored), **options)
+    model = cls.part(module.config, policy)
+    model.params = convert_pytorch_state_dict_to_flax(state, model)
+    return model
+
+
+def to_torch(model: PreTrainedModel, module: Any = None, params: Params | None = None) -> Any:
+    """The parameters as a torch state dict, or `module` filled with them.
+
+    Tensors share memory with the parameters where torch can; `module` gets copies.
+    """
+    state = {name: torch_bridge.from_numpy(np.asarray(value)) for name, value in model.state_dict(params).items()}
+    if module is None:
+        return state
+    torch_bridge.fill(module, state)
+    return module
+
+
+def convert_pytorch_state_dict_to_flax(pt_state_dict: Mapping[str, Any], flax_model: PreTrainedModel) -> Params:
+    """A torch state dict as a parameter tree for `flax_model`, whose own parameters are not needed."""
+    return _converted(Weights(Path("state_dict"), ParamsSource(_numpy(pt_state_dict)), "torch"), flax_model, True)
+
+
+def load_pytorch_checkpoint_in_flax_state_dict(
+    flax_model: PreTrainedModel,
+    pytorch_checkpoint_path: str | Path,
+    is_sharded: bool = False,
+    allow_missing_keys: bool = False,
+) -> Params:
+    """A torch checkpoint file (or the index of its shards) as a parameter tree for `flax_model`."""
+    return _converted(open_weights(Path(pytorch_checkpoint_path)), flax_model, not allow_missing_keys)
+
+
+def load_flax_checkpoint_in_pytorch_model(model: Any, flax_checkpoint_path: str | Path) -> Any:
+    """Fill a live torch module of transformers from a file of Flax, and return it."""
+    return _fill_from_flax(model, open_weights(Path(flax_checkpoint_path)))
+
+
+def load_flax_weights_in_pytorch_model(pt_model: Any, flax_state: Mapping[str, Any]) -> Any:
+    """Fill a live torch module of transformers from a Flax parameter tree, and return it."""
+    flat = {name: np.asarray(value) for name, value in traverse_util.flatten_dict(flax_state, sep="/").items()}
+    return _fill_from_flax(pt_model, Weights(Path("flax_state"), ParamsSource(flat), "flax"))
+
+
+def _fill_from_flax(module: Any, weights: Weights) -> Any:
+    cls = find_class(type(module).__name__)
+    if cls is None:
+        raise ConfigError(f"there is no Flax class for {type(module).__name__}: see flaxmodels.registry.ARCHITECTURES")
+    described = cls.part(module.config, Policy())
+    plan = load.plan_loading(described, weights)
+    load.check(plan, weights, strict=True)
+    view = torch_view(described, plan.read_from(weights.source))
+    torch_bridge.fill(module, {name: torch_bridge.from_numpy(view.read(name)) for name in view.headers})
+    return module
+
+
+def _converted(weights: Weights, model: PreTrainedModel, strict: bool) -> Params:
+    plan = load.plan_loading(model, weights)
+    load.check(plan, weights, strict=strict)
+    return traverse_util.unflatten_dict(load.read_leaves(plan, weights.source, model._shapes()), sep="/")
+
+
+def _numpy(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {
+        name: torch_bridge.to_numpy(value) if torch_bridge.is_tensor(value) else np.asarray(value)
+        for name, value in state.items()
+    }

@@ -1,0 +1,4 @@
+"""Words in which a model says how tensor parallelism divides its layers."""
+
+COLUMN, ROW = "column", "row"
+"""A dense layer by its output features, or by its input features; an embedding by the rows of its table is `ROW`."""

@@ -1,0 +1,58 @@
+"""Stacked layers: the same file, the same numbers, the same file back."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+from models.tiny_configs import CASES
+from models.torch_reference import inputs_for, tensors_in
+
+from flaxmodels.checkpoint.mapping import wanted
+
+
+@pytest.fixture(params=CASES, ids=str, scope="module")
+def case(request):
+    return request.param
+
+
+def test_scanned_equals_unrolled_and_saves_the_same_file(case, folder, model, tmp_path):
+    scanned = case.ours.from_pretrained(folder, scan_layers=True)
+    inputs = inputs_for(case)
+    expected = model(**inputs, output_hidden_states=True, output_attentions=True)
+    found = scanned(**inputs, output_hidden_states=True, output_attentions=True)
+    for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    scanned.save_pretrained(tmp_path)
+    original, saved = tensors_in(folder), tensors_in(tmp_path)
+    assert original.keys() == saved.keys()
+    assert all(original[name].tobytes() == saved[name].tobytes() for name in saved)
+
+
+def test_scanned_and_unrolled_draw_the_same_parameters(case):
+    config = case.ours.config_class(**case.values)
+    unrolled, scanned = (case.ours(config, seed=3, scan_layers=scan).state_dict() for scan in (False, True))
+    assert unrolled.keys() == scanned.keys()
+    for name in unrolled:
+        np.testing.assert_array_equal(unrolled[name], scanned[name])
+
+
+def test_rematerialised_gradients_are_the_same(case, folder, model):
+    inputs = inputs_for(case)
+
+    def gradients(model):
+        def loss(params):
+            outputs = jax.tree.leaves(model(**inputs, params=params))
+            return sum((output.astype("float32") ** 2).sum() for output in outputs)
+
+        return jax.tree.leaves(jax.grad(loss)(model.params))
+
+    for ours, theirs in zip(gradients(case.ours.from_pretrained(folder, remat="full")), gradients(model), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_the_mapping_is_a_bijection_of_all_layers(case):
+    config = case.ours.config_class(**case.values)
+    tables = [wanted(case.ours.abstract(config, scan_layers=scan)).rules for scan in (False, True)]
+    names = [sorted(name for rule in rules for name in rule.sources) for rules in tables]
+    assert names[0] == names[1]

@@ -1,0 +1,87 @@
+"""Parameters divided over eight virtual devices: exactly the bytes that they hold are read."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh, PartitionSpec
+
+from flaxmodels import LlamaConfig, LlamaForCausalLM
+from flaxmodels.errors import ConfigError
+from flaxmodels.files import resolve
+from flaxmodels.sharding.rules import shardings
+
+CONFIG = LlamaConfig(
+    vocab_size=64,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+)
+IDS = np.array([[5, 7, 11, 2]])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("llama")
+    LlamaForCausalLM(CONFIG, seed=1).save_pretrained(folder, max_shard_size="20KB")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return Mesh(np.array(jax.devices()).reshape(2, 4), ("data", "model"))
+
+
+class Counting:
+    """A source that counts the bytes read from it."""
+
+    def __init__(self, source):
+        self.source, self.headers, self.bytes = source, source.headers, 0
+
+    def read(self, name, index=None):
+        array = self.source.read(name, index)
+        self.bytes += array.nbytes
+        return array
+
+
+@pytest.mark.parametrize("scan_layers", [False, True])
+@pytest.mark.parametrize("rules", ["tp", "fsdp"])
+def test_reads_the_bytes_that_the_devices_hold_and_computes_the_same(folder, mesh, rules, scan_layers, monkeypatch):
+    counters = []
+    weights = resolve.Location.weights
+
+    def counted(self, **kwargs):
+        found = weights(self, **kwargs)
+        counters.append(Counting(found.source))
+        return resolve.Weights(found.path, counters[-1], found.layout)
+
+    monkeypatch.setattr(resolve.Location, "weights", counted)
+    model = LlamaForCausalLM.from_pretrained(folder, device_mesh=mesh, sharding_rules=rules, scan_layers=scan_layers)
+    held = {}
+    for path, array in jax.tree_util.tree_flatten_with_path(model.params)[0]:
+        for shard in array.addressable_shards:
+            held[jax.tree_util.keystr(path), str(shard.index)] = shard.data.nbytes
+    assert counters[0].bytes == sum(held.values())
+    divided = [leaf for leaf in jax.tree.leaves(model.params) if not leaf.is_fully_replicated]
+    assert len(divided) >= len(jax.tree.leaves(model.params)) // 2
+    whole = LlamaForCausalLM.from_pretrained(folder)
+    np.testing.assert_allclose(model(IDS).logits, whole(IDS).logits, rtol=1e-4, atol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, model.state_dict(), whole.state_dict())
+
+
+def test_a_table_of_rules_decides_and_what_does_not_divide_stays_whole(mesh, caplog):
+    model = LlamaForCausalLM.abstract(LlamaConfig(**{**CONFIG.to_dict(), "vocab_size": 63, "model_type": "llama"}))
+    found = shardings(model, mesh, [("embed_tokens", PartitionSpec("model")), ("kernel", PartitionSpec(None, "data"))])
+    assert found["model/embed_tokens/embedding"].spec == PartitionSpec(None)
+    assert found["model/layers/0/mlp/up_proj/kernel"].spec == PartitionSpec(None, "data")
+    assert found["model/norm/scale"].spec == PartitionSpec()
+    assert "axes ('model',) do not divide a dimension of 63, which stays whole" in caplog.text
+
+
+def test_unknown_rules_are_refused(mesh):
+    message = "sharding_rules='pp' is not known: expected 'tp', 'fsdp' or a table of rules"
+    with pytest.raises(ConfigError, match=f"^{message}$"):
+        shardings(LlamaForCausalLM.abstract(CONFIG), mesh, "pp")
