@@ -1,8 +1,4 @@
-"""Greedy decoding: tokens a second of flaxmodels beside transformers on torch.
-
-python benchmarks/decode.py --markdown
-python benchmarks/decode.py --markdown --device gpu
-"""
+"""Greedy decoding: tokens a second of flaxmodels beside transformers on torch."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Loading a checkpoint: flaxmodels beside transformers on torch, and beside a plain copy of the same bytes.
-
-python benchmarks/load.py --markdown
-"""
+"""Loading a checkpoint: flaxmodels beside transformers on torch, and beside a plain copy of the same bytes."""
 
 from __future__ import annotations
 

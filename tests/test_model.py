@@ -186,7 +186,7 @@ def replace_a_layer(llama):
     setattr(llama.layers, "0", donor.layers[0])
 
 
-def scale_heads_otherwise(llama):
+def replace_an_activation(llama):
     llama.layers[0].mlp.activation = jnp.tanh
 
 
@@ -204,7 +204,7 @@ def change_the_positions(llama):
         scale_the_norm,
         set_the_embeddings,
         replace_a_layer,
-        scale_heads_otherwise,
+        replace_an_activation,
         ask_for_hidden_states,
         change_the_positions,
     ],
@@ -392,11 +392,6 @@ def test_an_unknown_attention_implementation():
     with pytest.raises(ConfigError) as error:
         LlamaModel.abstract(LLAMA, attn_implementation="magic")
     assert str(error.value) == "attn_implementation='magic' is not known: expected one of eager, sdpa"
-
-
-def test_attention_implementations_agree(llama):
-    eager = LlamaModel(llama.config, attn_implementation="eager")
-    np.testing.assert_allclose(llama(**BATCH).last_hidden_state, eager(**BATCH).last_hidden_state, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("cast", ["to_bf16", "to_fp16", "to_fp32"])
