@@ -18,7 +18,7 @@ from flaxmodels.checkpoint.mapping import ParamsSource, flax_view, torch_view
 from flaxmodels.config import PreTrainedConfig
 from flaxmodels.errors import ConfigError, FlaxModelsError
 from flaxmodels.files.reading import read_json
-from flaxmodels.files.resolve import Location, Weights, resolve, split_hub_kwargs
+from flaxmodels.files.resolve import CONFIG_NAME, Location, Weights, resolve, split_hub_kwargs
 from flaxmodels.generation.call import can_generate, generate
 from flaxmodels.generation.config import GENERATION_CONFIG_NAME, GenerationConfig
 from flaxmodels.nn.call import call
@@ -440,13 +440,11 @@ class PreTrainedModel(Module):
         leaves = ParamsSource(values)
         source = torch_view(self, leaves) if safe_serialization else flax_view(self, leaves)
         format = save.FORMATS["torch" if safe_serialization else "flax"]
-        config = self.config.to_json_string(
-            architectures=[type(self).__name__],
-            **{"dtype" if "dtype" in vars(self.config) else "torch_dtype": _widest_dtype(values)},
-        )
-        save.save_checkpoint(Path(save_directory), source, config, format, max_shard_size, variant)
+        stored = {"dtype" if "dtype" in vars(self.config) else "torch_dtype": _widest_dtype(values)}
+        texts = {CONFIG_NAME: self.config.to_json_string(architectures=[type(self).__name__], **stored)}
         if self.generation_config.to_dict() != GenerationConfig.from_model_config(self.config).to_dict():
-            self.generation_config.save_pretrained(save_directory)
+            texts[GENERATION_CONFIG_NAME] = self.generation_config.to_json_string()
+        save.save_checkpoint(Path(save_directory), source, texts, format, max_shard_size, variant)
 
     def state_dict(self, params: Params | None = None) -> dict[str, np.ndarray]:
         """The parameters under torch names and in torch layout; a tied one under each of its names."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from flaxmodels.checkpoint import load, save
 from flaxmodels.checkpoint.mapping import flax_view, torch_view
-from flaxmodels.files.resolve import Weights
+from flaxmodels.files.resolve import CONFIG_NAME, Weights
 from interop.plan import Plan
 from interop.source import Header, Index, Source
 
@@ -67,5 +67,6 @@ def convert(
     if param_dtype is not None:
         leaves = Cast(leaves, param_dtype)
     source = torch_view(model, leaves) if to == "torch" else flax_view(model, leaves)
-    save.save_checkpoint(folder, source, config, save.FORMATS[to], max_shard_size, extra_files=extra_files)
+    texts = {CONFIG_NAME: config}
+    save.save_checkpoint(folder, source, texts, save.FORMATS[to], max_shard_size, extra_files=extra_files)
     return plan

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from flaxmodels.files.commit import replacing
 from flaxmodels.files.msgpack import write_msgpack
-from flaxmodels.files.resolve import CONFIG_NAME, MSGPACK, SAFETENSORS, is_weight_file
+from flaxmodels.files.resolve import MSGPACK, SAFETENSORS, is_weight_file
 from flaxmodels.files.safetensors import write_safetensors
 from flaxmodels.files.shards import index_json, parse_size, plan_shards, shard_names
 from interop.source import Header, Source
@@ -41,7 +41,7 @@ FORMATS = {"torch": Format(SAFETENSORS, "torch"), "flax": Format(MSGPACK, "flax"
 def save_checkpoint(
     folder: Path,
     source: Source,
-    config: str,
+    texts: Mapping[str, str],
     format: Format,
     max_shard_size: int | str,
     variant: str | None = None,
@@ -52,13 +52,14 @@ def save_checkpoint(
     Args:
         folder: made if absent. Weights that an earlier save of this variant left there, in whatever format, go.
         source: the tensors, under the names and in the layout of `format`.
-        config: the contents of `config.json`.
+        texts: contents of the files beside the weights by name, `config.json` among them.
         max_shard_size: bytes, or "5GB" and the like.
         extra_files: copied beside the weights, such as a tokenizer.
     """
     with replacing(folder, partial(is_weight_file, variant=variant)) as staging:
         _write_weights(staging, source, format, max_shard_size, variant)
-        (staging / CONFIG_NAME).write_text(config, encoding="utf-8")
+        for name, text in texts.items():
+            (staging / name).write_text(text, encoding="utf-8")
         for file in extra_files:
             shutil.copy(file, staging / file.name)
 
