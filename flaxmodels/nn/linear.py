@@ -55,7 +55,7 @@ class Linear(Module):
 
     def transpose_kernel(self) -> None:
         """Hold the kernel as `[out_features, in_features]`: the same result from another layout in memory."""
-        self.kernel, self.contract = nnx.Param(self.kernel[...].T), 1 - self.contract
+        self.kernel, self.contract = nnx.Param(jnp.swapaxes(self.kernel[...], -1, -2)), 1 - self.contract
 
 
 class TiedLinear(Module):

@@ -11,9 +11,10 @@ from models.tiny_configs import CASES
 from models.torch_reference import torch_model
 from transformers.generation import logits_process
 
-from flaxmodels.generation.loop import compiled_loop
+from flaxmodels.generation.loop import compiled_loop, prepare
 from flaxmodels.models.llama import LlamaForCausalLM
 from flaxmodels.nn.functional import functional
+from flaxmodels.nn.module import iter_leaves
 
 GENERATIVE = [case for case in CASES if case.is_decoder and case.ours.can_generate()]
 LLAMA = next(case for case in GENERATIVE if case.head == "LlamaForCausalLM")
@@ -129,28 +130,33 @@ def test_parameters_can_be_given(llama):
     assert (llama.generate(**batch, params=doubled).sequences != own).any()
 
 
-def test_half_precision_takes_a_likely_token(llama):
-    """In bfloat16 a cached step and the full pass round differently, so that the likeliest tokens may swap."""
-    model = LlamaForCausalLM(llama.config, dtype="bfloat16")
-    model.params = llama.params
-    sequences = model.generate(prompts(model, rows=1)["input_ids"], max_new_tokens=NEW, eos_token_id=None).sequences
-    logits = np.asarray(model(sequences[:, :-1]).logits[0, 6:], np.float32)
+@pytest.fixture(params=[False, True], ids=["unrolled", "scanned"])
+def half(request, llama, tmp_path):
+    """The model in bfloat16, its parameters stored in float32."""
+    llama.save_pretrained(tmp_path)
+    return LlamaForCausalLM.from_pretrained(tmp_path, dtype="bfloat16", scan_layers=request.param)
+
+
+def test_half_precision_takes_a_likely_token(half):
+    """A cached step and the full pass round differently, so that the likeliest tokens may swap."""
+    sequences = half.generate(prompts(half, rows=1)["input_ids"], max_new_tokens=NEW, eos_token_id=None).sequences
+    logits = np.asarray(half(sequences[:, :-1]).logits[0, 6:], np.float32)
     taken = logits[np.arange(NEW), sequences[0, 7:]]
     assert (taken >= logits.max(-1) - 0.02 * np.abs(logits).max()).all()
 
 
-def test_matrices_are_cast_once(llama):
-    model = LlamaForCausalLM(llama.config, dtype="bfloat16")
-    batch = prompts(llama)
-    stored = model.to_bf16(mask=jax.tree.map(lambda leaf: leaf.ndim > 1, model.params))
-    expected = model.generate(**batch, params=stored).sequences
-    np.testing.assert_array_equal(model.generate(**batch).sequences, expected)
-    args, kwargs = call_of(model, batch)
-    program = equations(compiled_loop(model).trace(*args, **kwargs).jaxpr)
+def test_parameters_are_cast_once(half):
+    """What layers cast in each step is cast before; not the scales of norms, which compute in float32."""
+    prepared = functional(half).bind(functional(half).values())
+    prepare(prepared)
+    dtypes = {type(leaf.owner).__name__: leaf.variable.get_value().dtype.name for leaf in iter_leaves(prepared)}
+    assert dtypes == {"Embedding": "bfloat16", "Linear": "bfloat16", "RMSNorm": "float32"}
+    args, kwargs = call_of(half, prompts(half))
+    program = equations(compiled_loop(half).trace(*args, **kwargs).jaxpr)
     (loop,) = [each for each in program if each.primitive.name == "while"]
-    matrices = [leaf.shape for leaf in jax.tree.leaves(model.params) if leaf.ndim > 1]
     body = equations(loop.params["body_jaxpr"])
     casts = {each.invars[0].aval.shape for each in body if each.primitive.name == "convert_element_type"}
+    matrices = [leaf.shape[-2:] for leaf in jax.tree.leaves(prepared.params) if leaf.ndim > 1]
     assert casts
     assert casts.isdisjoint([*matrices, *(shape[::-1] for shape in matrices)])
 
