@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import normal, zeros
 
 from flaxmodels.config import PreTrainedConfig
+from flaxmodels.errors import ConfigError
 from flaxmodels.model import PreTrainedModel
 from flaxmodels.nn.activations import ACTIVATIONS, get_activation
 from flaxmodels.nn.attention import dot_product_attention, merge_heads, split_heads
@@ -273,6 +274,8 @@ class BertPreTrainedModel(PreTrainedModel):
     def init_cache(self, batch_size: int, max_length: int) -> Cache:
         """An empty cache with room for `max_length` tokens of `batch_size` sequences."""
         config = self.config
+        if not config.is_decoder:
+            raise ConfigError("a BERT that decodes with a cache needs is_decoder=True in its configuration")
         head_dim = config.hidden_size // config.num_attention_heads
         return empty_cache(
             config.num_hidden_layers,

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from flaxmodels.errors import FlaxModelsError
+from flaxmodels.errors import ConfigError, FlaxModelsError
 from flaxmodels.generation import call
 from flaxmodels.models.bert import BertForMaskedLM, BertLMHeadModel
 from flaxmodels.models.llama import LlamaForCausalLM, LlamaForSequenceClassification, LlamaModel
@@ -136,3 +136,10 @@ def test_randomness(model):
 def test_parameters(model):
     empty = LlamaForCausalLM(model.config, _do_init=False)
     assert complaint(empty, PROMPT) == "the model holds no parameters: pass params=, or call init_weights()"
+
+
+def test_a_bert_that_is_no_decoder_has_no_cache():
+    model = BertLMHeadModel.abstract(SIZES)
+    message = "a BERT that decodes with a cache needs is_decoder=True in its configuration"
+    with pytest.raises(ConfigError, match=f"^{message}$"):
+        model.init_cache(1, 4)
