@@ -86,7 +86,7 @@ def theirs(case: Case) -> Generate:
     import torch
     import transformers
 
-    model = transformers.LlamaForCausalLM.from_pretrained(case.folder, dtype=getattr(torch, case.dtype))
+    model: Any = transformers.LlamaForCausalLM.from_pretrained(case.folder, dtype=getattr(torch, case.dtype))
     prompts = torch.from_numpy(case.prompts)
     settings = {
         "attention_mask": torch.ones_like(prompts),
@@ -182,7 +182,10 @@ def main(
         for batch in batches:
             first, found = compare(Path(temporary), batch, dtypes, threads, device, runs)
             rows += [row(batch, dtype, first, found) for dtype in dtypes]
-            results[f"batch {batch}"] = {"first": first, "rounds": found}
+            results[f"batch {batch}"] = {
+                side: {"first call": median(first[side], "seconds"), "seconds": [run["seconds"] for run in found[side]]}
+                for side in found
+            }
     report("Greedy decoding", described, rows, markdown)
     if not quick:
         save(f"decode-{device}", described, rows, results)

@@ -136,8 +136,8 @@ def row(case: Case, found: dict[str, list[dict]]) -> dict[str, Any]:
         "torch s": median(peer, "seconds"),
         "ratio": median_ratio(ours, peer, "seconds"),
         "plain copy s": median(found["copy"], "seconds"),
-        "peak memory / parameters": median(ours, "peak") / ours[0]["bytes"],
-        "torch's": median(peer, "peak") / peer[0]["bytes"],
+        "memory / parameters": median(ours, "peak") / ours[0]["bytes"],
+        "torch memory / parameters": median(peer, "peak") / peer[0]["bytes"],
     }
 
 
