@@ -400,8 +400,8 @@ class PreTrainedModel(Module):
         plan = load.plan_loading(self, weights)
         load.check(plan, weights, ignore_mismatched_sizes=ignore_mismatched_sizes)
         params = load.read_leaves(plan, weights.source, self._shapes(), placed)
-        if complete:
-            drawn = self._draw(jax.random.key(self.seed), set(self._shapes()) - set(params))
+        if complete and (absent := set(self._shapes()) - set(params)):
+            drawn = self._draw(jax.random.key(self.seed), absent)
             params |= drawn if placed is None else {k: jax.device_put(v, placed[k]) for k, v in drawn.items()}
         load.report(type(self).__name__, str(weights.path), plan)
         return params, load.LoadingInfo.of(plan)

@@ -15,6 +15,7 @@ from jax.sharding import Sharding
 from tqdm import tqdm
 
 from flaxmodels.checkpoint.mapping import wanted, wanted_in_flax_layout
+from flaxmodels.checkpoint.memory import Arena
 from flaxmodels.errors import CheckpointMismatch
 from flaxmodels.files.resolve import Weights
 from interop.plan import Plan, make_plan
@@ -98,18 +99,22 @@ def read_leaves(
     """
     mapped = plan.read_from(source)
     names = list(mapped.headers)
+    arena = Arena()
 
-    def read(name: str) -> jax.Array:
+    def read(name: str) -> np.ndarray | jax.Array:
+        dtype = leaves[name].dtype
         if shardings is not None:
-            return _read_sharded(mapped, name, leaves[name], shardings[name])
-        view = mapped.read(name)
-        return to_device(view.copy(order="K") if copy else view, leaves[name].dtype)
+            return _read_sharded(mapped, name, leaves[name], shardings[name], arena)
+        if copy or jax.default_backend() == "cpu":
+            return arena.hold(mapped.read(name), dtype, copy=copy)
+        return _to_accelerator(mapped.read(name), dtype)
 
     with ThreadPoolExecutor(WORKERS) as pool:
-        return dict(zip(names, _progress(pool.map(read, names), len(names)), strict=True))
+        values = list(_progress(pool.map(read, names), len(names)))
+    return dict(zip(names, jax.device_put(values) if shardings is None else values, strict=True))
 
 
-def _read_sharded(source: Source, name: str, leaf: jax.ShapeDtypeStruct, sharding: Sharding) -> jax.Array:
+def _read_sharded(source: Source, name: str, leaf: jax.ShapeDtypeStruct, sharding: Sharding, arena: Arena) -> jax.Array:
     """Reads each part that a local device holds, once; devices that hold the same part share the reading."""
     parts: dict[tuple, np.ndarray] = {}
 
@@ -118,21 +123,14 @@ def _read_sharded(source: Source, name: str, leaf: jax.ShapeDtypeStruct, shardin
         box = tuple(slice(*part.indices(size)[:2]) for part, size in zip(index, leaf.shape, strict=True))
         key = tuple((part.start, part.stop) for part in box)
         if key not in parts:
-            parts[key] = source.read(name, box).astype(leaf.dtype, copy=False)
+            parts[key] = arena.hold(source.read(name, box), leaf.dtype)
         return parts[key]
 
     return jax.make_array_from_callback(leaf.shape, sharding, part)
 
 
-def to_device(view: np.ndarray, dtype: np.dtype) -> jax.Array:
-    """A jax array of a numpy view in any memory order, cast to `dtype`.
-
-    XLA's transposing copy is several times faster than numpy's, and on the CPU an aligned view in C order is not
-    copied at all. numpy casts in the memory order of the view, with no kernel to compile for every shape.
-    """
-    if jax.default_backend() == "cpu":
-        with np.errstate(over="ignore", invalid="ignore"):
-            return jax.device_put(view.astype(dtype, copy=False))
+def _to_accelerator(view: np.ndarray, dtype: np.dtype) -> jax.Array:
+    """The bytes in the order of the file, transposed and cast where memory is fast."""
     order = tuple(int(axis) for axis in np.argsort([-stride for stride in view.strides], kind="stable"))
     back = tuple(int(axis) for axis in np.argsort(order))
     return _transpose_and_cast(view.transpose(order), back, dtype)

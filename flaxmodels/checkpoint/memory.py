@@ -1,0 +1,79 @@
+"""The memory that parameters are read into."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import threading
+
+import numpy as np
+
+_ALIGNMENT = 64
+"""Bytes. On the CPU, XLA takes memory so aligned as it is and copies any other."""
+_LARGE_PAGE = 2 << 20
+_CHUNK = 64 << 20
+_TILE = (1024, 256)
+_SMALL = 4 << 20
+
+
+class Arena:
+    """Hands out memory in large pages, where the system has them, for the parameters of one model.
+
+    The first touch of fresh memory costs more than the copy that needs it; large pages halve the sum. What is handed
+    out together is given back together: a chunk goes when the last array in it does.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._chunk = np.empty(0, np.uint8)
+
+    def hold(self, view: np.ndarray, dtype: np.dtype, *, copy: bool = False) -> np.ndarray:
+        """The view cast to `dtype`, in C order and aligned; itself if it is so already and `copy` is not asked for."""
+        ready = view.dtype == dtype and view.flags.c_contiguous and view.ctypes.data % _ALIGNMENT == 0
+        if ready and not copy:
+            return view
+        held = self._empty(view.shape, dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            if view.ndim == 2 and view.flags.f_contiguous and (view.dtype != dtype or view.nbytes > _SMALL):
+                _transpose(view.T, held)
+            else:
+                np.copyto(held, view, casting="unsafe")
+        return held
+
+    def _empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        size = math.prod(shape) * dtype.itemsize
+        room = -(-size // _ALIGNMENT) * _ALIGNMENT
+        if room > _CHUNK:
+            return _pages(room)[:size].view(dtype).reshape(shape)
+        with self._lock:
+            if room > len(self._chunk):
+                self._chunk = _pages(_CHUNK)
+            taken, self._chunk = self._chunk[:room], self._chunk[room:]
+        return taken[:size].view(dtype).reshape(shape)
+
+
+def _pages(size: int) -> np.ndarray:
+    """Fresh memory, uint8 [size], that begins with a large page."""
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return np.empty(size, np.uint8)
+    pages = mmap.mmap(-1, size + _LARGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    pages.madvise(mmap.MADV_HUGEPAGE)
+    data = np.frombuffer(pages, np.uint8)
+    start = -data.ctypes.data % _LARGE_PAGE
+    return data[start : start + size]
+
+
+def _transpose(rows: np.ndarray, transposed: np.ndarray) -> None:
+    """Cast [rows, columns] into [columns, rows], in tiles that the processor's cache holds.
+
+    Each tile is first cast in the order of the source: a strided cast is several times slower, and rows a power of
+    two apart evict each other from the cache.
+    """
+    scratch = np.empty(_TILE, transposed.dtype)
+    bits = np.dtype(f"u{transposed.dtype.itemsize}")
+    for top in range(0, rows.shape[0], _TILE[0]):
+        for left in range(0, rows.shape[1], _TILE[1]):
+            part = rows[top : top + _TILE[0], left : left + _TILE[1]]
+            tile = scratch[: part.shape[0], : part.shape[1]]
+            np.copyto(tile, part, casting="unsafe")
+            transposed[left : left + _TILE[1], top : top + _TILE[0]].view(bits)[...] = tile.view(bits).T
