@@ -156,6 +156,7 @@ def row(batch: int, dtype: str, first: dict[str, list[dict]], found: dict[str, l
 def main(
     runs: Annotated[int, typer.Option(help="Rounds, in each of which every side decodes once.")] = 7,
     device: Annotated[Device, typer.Option(help="Where flaxmodels runs; torch runs on the CPU only.")] = Device.cpu,
+    batch: Annotated[list[int], typer.Option(help="Prompts at once; may be given several times.")] = [1, 8],  # noqa: B006
     cores: Annotated[int | None, typer.Option(help="Cores to use; all by default.")] = None,
     quick: Annotated[
         bool,
@@ -173,16 +174,16 @@ def main(
     runs, threads, batches, dtypes, config = (
         (1, THREADS[:1], [2], ["float32"], LLAMA | TINY)
         if quick
-        else (runs, THREADS, [1, 8], ["float32", "bfloat16"], LLAMA)
+        else (runs, THREADS, batch, ["float32", "bfloat16"], LLAMA)
     )
     results, rows = {}, []
     with tempfile.TemporaryDirectory() as temporary:
         with Worker({"JAX_PLATFORMS": "cpu"}) as worker:
             worker.call(make, Path(temporary), config)
-        for batch in batches:
-            first, found = compare(Path(temporary), batch, dtypes, threads, device, runs)
-            rows += [row(batch, dtype, first, found) for dtype in dtypes]
-            results[f"batch {batch}"] = {
+        for size in batches:
+            first, found = compare(Path(temporary), size, dtypes, threads, device, runs)
+            rows += [row(size, dtype, first, found) for dtype in dtypes]
+            results[f"batch {size}"] = {
                 side: {"first call": median(first[side], "seconds"), "seconds": [run["seconds"] for run in found[side]]}
                 for side in found
             }

@@ -34,6 +34,7 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 CASTS = (("float32", "float32"), ("bfloat16", "bfloat16"), ("bfloat16", "float32"))
 THREADS = (1, 2)
+DEVICES = "--xla_force_host_platform_device_count=8"
 
 
 @dataclass(frozen=True)
@@ -74,16 +75,21 @@ def make(shape: str, dtype: str, folder: Path, tiny: bool) -> None:
 
 
 def load_ours(case: Case) -> dict[str, float]:
-    """Load with flaxmodels, and touch every page of every parameter."""
+    """Load with flaxmodels, divided over the devices if there are several, and touch every page of every parameter."""
     import jax
+    from jax.sharding import Mesh
 
     import flaxmodels
 
     model_class = getattr(flaxmodels, SHAPES[case.shape][0])
+    devices = np.array(jax.devices())
     jax.block_until_ready(jax.device_put(np.zeros(1)))
     with measured(case.warm) as found:
-        model = model_class.from_pretrained(case.folder, param_dtype=case.wanted)
-        size = sum(touch(np.asarray(leaf)) for leaf in jax.tree.leaves(model.params))
+        mesh = Mesh(devices, ("model",)) if devices.size > 1 else None
+        model = model_class.from_pretrained(case.folder, param_dtype=case.wanted, device_mesh=mesh)
+        leaves = jax.tree.leaves(model.params)
+        parts = [part.data for leaf in leaves for part in leaf.addressable_shards if part.replica_id == 0]
+        size = sum(touch(np.asarray(part)) for part in parts)
     return found | {"bytes": size}
 
 
@@ -118,7 +124,10 @@ def fresh(function, case: Case, **env: str) -> dict[str, float]:
 
 def compare(case: Case, runs: int, threads: Sequence[int]) -> dict[str, list[dict]]:
     """Every side in every round, each in a fresh process; torch with each number of threads."""
-    sides = {"flaxmodels": partial(fresh, load_ours, case, JAX_PLATFORMS="cpu")}
+    sides = {
+        "flaxmodels": partial(fresh, load_ours, case, JAX_PLATFORMS="cpu"),
+        "sharded": partial(fresh, load_ours, case, JAX_PLATFORMS="cpu", XLA_FLAGS=DEVICES),
+    }
     sides |= {
         f"torch, {count} threads": partial(fresh, load_torch, case, OMP_NUM_THREADS=str(count)) for count in threads
     }
@@ -135,6 +144,7 @@ def row(case: Case, found: dict[str, list[dict]]) -> dict[str, Any]:
         "flaxmodels s": median(ours, "seconds"),
         "torch s": median(peer, "seconds"),
         "ratio": median_ratio(ours, peer, "seconds"),
+        "on 8 devices s": median(found["sharded"], "seconds"),
         "plain copy s": median(found["copy"], "seconds"),
         "memory / parameters": median(ours, "peak") / ours[0]["bytes"],
         "torch memory / parameters": median(peer, "peak") / peer[0]["bytes"],

@@ -13,7 +13,8 @@ import numpy as np
 from flax import traverse_util
 
 from flaxmodels.checkpoint import load
-from flaxmodels.checkpoint.mapping import ParamsSource, torch_view
+from flaxmodels.checkpoint.mapping import torch_view
+from flaxmodels.checkpoint.params import ParamsSource
 from flaxmodels.errors import ConfigError
 from flaxmodels.files.resolve import Weights, open_weights
 from flaxmodels.model import Params, PreTrainedModel

@@ -14,11 +14,14 @@ from flax import traverse_util
 from jax.sharding import Mesh, NamedSharding
 
 from flaxmodels.checkpoint import load, save
-from flaxmodels.checkpoint.mapping import ParamsSource, flax_view, torch_view
+from flaxmodels.checkpoint.hosts import crew_of
+from flaxmodels.checkpoint.into import load_flax_sharded_weights, load_flax_weights, load_into
+from flaxmodels.checkpoint.mapping import torch_view
+from flaxmodels.checkpoint.params import DeviceSource, ParamsSource
 from flaxmodels.config import PreTrainedConfig
 from flaxmodels.errors import ConfigError, FlaxModelsError
 from flaxmodels.files.reading import read_json
-from flaxmodels.files.resolve import CONFIG_NAME, Location, Weights, resolve, split_hub_kwargs
+from flaxmodels.files.resolve import CONFIG_NAME, Location, Weights, renamed, resolve, split_hub_kwargs
 from flaxmodels.generation.call import can_generate, generate
 from flaxmodels.generation.config import GENERATION_CONFIG_NAME, GenerationConfig
 from flaxmodels.nn.call import call
@@ -31,8 +34,6 @@ from flaxmodels.outputs import ModelOutput
 from flaxmodels.sharding.rules import Rules, shardings
 from interop import torch_bridge
 from interop.source import Source
-
-_SET_THE_REST = "Pass strict=False, and no tensor of another shape, to set those that fit."
 
 Params = dict[str, Any]
 """Nested dict with string keys and arrays as leaves."""
@@ -213,7 +214,8 @@ class PreTrainedModel(Module):
         self._check_shapes(values)
         for leaf in split_shared(self)[0]:
             if leaf.name in values:
-                leaf.variable.set_value(jnp.asarray(values[leaf.name]))
+                value = values[leaf.name]
+                leaf.variable.set_value(value if isinstance(value, jax.Array) else jnp.asarray(value))
 
     def _check_shapes(self, values: Mapping[str, Any]) -> None:
         shapes = self._shapes()
@@ -301,9 +303,10 @@ class PreTrainedModel(Module):
     @classmethod
     def from_pretrained(
         cls,
-        pretrained_model_name_or_path: str | Path,
+        pretrained_model_name_or_path: str | Path | None,
         *model_args: Any,
         config: Any = None,
+        state_dict: Mapping[str, Any] | None = None,
         dtype: Any = None,
         param_dtype: Any = None,
         torch_dtype: Any = None,
@@ -318,6 +321,7 @@ class PreTrainedModel(Module):
         gguf_file: str | None = None,
         from_pt: bool = False,
         from_flax: bool = False,
+        key_mapping: Mapping[str, str] | None = None,
         ignore_mismatched_sizes: bool = False,
         output_loading_info: bool = False,
         _do_init: bool = True,
@@ -330,8 +334,10 @@ class PreTrainedModel(Module):
 
         Args:
             pretrained_model_name_or_path: a folder, a `.safetensors`, `.msgpack`, `.bin` or `.gguf` file, or a Hub
-                id. In a folder, torch-layout safetensors come first, then Flax safetensors and msgpack, then `.bin`.
+                id; `None` with `config` and `state_dict`. In a folder, torch-layout safetensors come first, then
+                Flax safetensors, msgpack and Orbax, then `.bin`.
             config: used in place of the checkpoint's.
+            state_dict: tensors in torch names and layout, used in place of the checkpoint's.
             dtype: of the computation; float32 by default, "auto" for that of the checkpoint.
             param_dtype: of the stored parameters, likewise.
             torch_dtype: both at once.
@@ -344,6 +350,8 @@ class PreTrainedModel(Module):
             gguf_file: name of a GGUF file in the folder.
             from_pt: accepted for older scripts; the layout of a file is recognised.
             from_flax: reads only files of Flax.
+            key_mapping: from regular expressions to what replaces them in the names of the checkpoint; the first one
+                that is found in a name counts.
             ignore_mismatched_sizes: re-initialise parameters whose shapes differ, instead of raising.
             output_loading_info: also return missing, unexpected and mismatched keys.
             _do_init: if false, return the model without parameters, and the parameters that the checkpoint has.
@@ -356,9 +364,19 @@ class PreTrainedModel(Module):
             ConfigError: a configuration that cannot be computed, or unknown keywords.
         """
         hub, overrides = split_hub_kwargs(kwargs)
-        location = resolve(pretrained_model_name_or_path, **hub).named(gguf_file)
+        if pretrained_model_name_or_path is None:
+            if config is None or state_dict is None:
+                raise FlaxModelsError("from_pretrained(None) needs config= and state_dict=")
+            location = Location(".", True)
+        else:
+            location = resolve(pretrained_model_name_or_path, **hub).named(gguf_file)
         found = cls._config(location, config, overrides)
-        weights = location.weights(variant=variant, use_safetensors=use_safetensors, from_flax=from_flax)
+        if state_dict is None:
+            weights = location.weights(variant=variant, use_safetensors=use_safetensors, from_flax=from_flax)
+        else:
+            weights = _state_dict_weights(state_dict)
+        if key_mapping is not None:
+            weights = renamed(weights, key_mapping)
         wishes = [torch_dtype or dtype or "float32", torch_dtype or param_dtype or "float32"]
         dtypes = [_auto_dtype(found, weights.source) if wish == "auto" else wish for wish in wishes]
         policy = Policy(to_dtype(dtypes[0]), to_dtype(dtypes[1]), attn_implementation, scan_layers, remat)
@@ -367,7 +385,8 @@ class PreTrainedModel(Module):
         if cls.can_generate() and (path := location.find(GENERATION_CONFIG_NAME)):
             model.generation_config = GenerationConfig(**read_json(path))
         placed = None if device_mesh is None else shardings(model, device_mesh, sharding_rules)
-        params, info = model._load(weights, ignore_mismatched_sizes, placed, complete=_do_init)
+        given = state_dict is not None
+        params, info = model._load(weights, ignore_mismatched_sizes, placed, complete=_do_init, copy=given)
         if wishes[1] == "auto":
             load.report_half(cls.__name__, params)
         if _do_init:
@@ -395,16 +414,20 @@ class PreTrainedModel(Module):
         placed: Mapping[str, NamedSharding] | None,
         *,
         complete: bool,
+        copy: bool,
     ) -> tuple[dict[str, jax.Array], load.LoadingInfo]:
         """The parameters by name; those that are not in the checkpoint are drawn if `complete`."""
         plan = load.plan_loading(self, weights)
         load.check(plan, weights, ignore_mismatched_sizes=ignore_mismatched_sizes)
-        params = load.read_leaves(plan, weights.source, self._shapes(), placed)
+        params = load.read_leaves(plan, weights.source, self._shapes(), placed, copy=copy)
         if complete and (absent := set(self._shapes()) - set(params)):
             drawn = self._draw(jax.random.key(self.seed), absent)
             params |= drawn if placed is None else {k: jax.device_put(v, placed[k]) for k, v in drawn.items()}
         load.report(type(self).__name__, str(weights.path), plan)
         return params, load.LoadingInfo.of(plan)
+
+    load_flax_weights = staticmethod(load_flax_weights)
+    load_flax_sharded_weights = staticmethod(load_flax_sharded_weights)
 
     # ---- saving
 
@@ -416,8 +439,12 @@ class PreTrainedModel(Module):
         max_shard_size: int | str = "5GB",
         safe_serialization: bool = True,
         variant: str | None = None,
+        format: str | None = None,
     ) -> None:
         """Save the weights and the configuration into a folder, all at once or not at all.
+
+        Parameters that several processes share are saved by all of them together: each calls this with the same
+        arguments, and a folder that all see.
 
         Args:
             save_directory: made if absent. Weights that an earlier save of this variant left there, in whatever
@@ -425,9 +452,10 @@ class PreTrainedModel(Module):
             is_main_process: nothing is written if false.
             params: saved in place of the model's own.
             max_shard_size: bytes, or "5GB", "200MB" and the like; more than that is split, with an index.
-            safe_serialization: `model.safetensors` in torch names and layout, which torch tools load as it is; if
-                false, `flax_model.msgpack`.
+            safe_serialization: `format="torch"` if true, else `format="flax"`.
             variant: saves as `model.{variant}.safetensors` and the like.
+            format: "torch", `model.safetensors` in torch names and layout, which torch tools load as it is; "flax",
+                `flax_model.msgpack`; "flax-safetensors"; "orbax", the folder `flax_model.orbax`.
 
         Raises:
             CheckpointError: the disk is full or the folder is not writable; what was there is unchanged.
@@ -437,14 +465,15 @@ class PreTrainedModel(Module):
         found = functional(self)
         values = dict(zip(found.paths, found.values(params), strict=True))
         self._check_shapes(values)
-        leaves = ParamsSource(values)
-        source = torch_view(self, leaves) if safe_serialization else flax_view(self, leaves)
-        format = save.FORMATS["torch" if safe_serialization else "flax"]
+        chosen = save.format_named(format or ("torch" if safe_serialization else "flax"))
+        leaves = DeviceSource(values) if chosen.is_tree else ParamsSource(values)
+        source = chosen.view(self, leaves)
         stored = {"dtype" if "dtype" in vars(self.config) else "torch_dtype": _widest_dtype(values)}
         texts = {CONFIG_NAME: self.config.to_json_string(architectures=[type(self).__name__], **stored)}
         if self.generation_config.to_dict() != GenerationConfig.from_model_config(self.config).to_dict():
             texts[GENERATION_CONFIG_NAME] = self.generation_config.to_json_string()
-        save.save_checkpoint(Path(save_directory), source, texts, format, max_shard_size, variant)
+        crew = crew_of(values.values())
+        save.save_checkpoint(Path(save_directory), source, texts, chosen, max_shard_size, variant, crew=crew)
 
     def state_dict(self, params: Params | None = None) -> dict[str, np.ndarray]:
         """The parameters under torch names and in torch layout; a tied one under each of its names."""
@@ -460,11 +489,7 @@ class PreTrainedModel(Module):
         Raises:
             CheckpointMismatch: tensors of another shape, or, if `strict`, missing or unexpected ones.
         """
-        weights = Weights(Path("state_dict"), ParamsSource(_as_arrays(state_dict)), "torch")
-        plan = load.plan_loading(self, weights)
-        load.check(plan, weights, strict=strict, remedy=_SET_THE_REST)
-        self._fill(load.read_leaves(plan, weights.source, self._shapes(), copy=True), complete=False)
-        return load.LoadingInfo.of(plan)
+        return load_into(self, _state_dict_weights(state_dict), strict)
 
 
 def _nest(values: Mapping[str, Any]) -> Params:
@@ -488,8 +513,9 @@ def _widest_dtype(values: Mapping[str, Any]) -> str:
     return np.dtype(jnp.result_type(*(value.dtype for value in values.values()))).name
 
 
-def _as_arrays(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: torch_bridge.to_numpy(value) if type(value).__module__.startswith("torch") else np.asarray(value)
+def _state_dict_weights(state_dict: Mapping[str, Any]) -> Weights:
+    arrays = {
+        name: torch_bridge.to_numpy(value) if torch_bridge.is_tensor(value) else np.asarray(value)
         for name, value in state_dict.items()
     }
+    return Weights(Path("state_dict"), ParamsSource(arrays), "torch")

@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from flaxmodels.checkpoint.mapping import check_mapping
 from flaxmodels.config import PreTrainedConfig
 from flaxmodels.errors import ConfigError
 from flaxmodels.files.resolve import resolve, split_hub_kwargs
@@ -137,7 +138,12 @@ class AutoModel:
 
     @classmethod
     def register(cls, config_class: type[PreTrainedConfig], model_class: type[PreTrainedModel]) -> None:
-        """Make `model_class` the choice for configurations of `config_class`."""
+        """Make `model_class` the choice for configurations of `config_class`.
+
+        Raises:
+            ValueError: the mapping between its parameters and torch's names is not a bijection.
+        """
+        check_mapping(model_class.abstract(config_class()))
         _register(cls.__name__, config_class.model_type, model_class)
 
     @classmethod

@@ -215,6 +215,53 @@ class Unstack(Op):
         return fetch(0, (slice(number, number + 1), *index))[0]
 
 
+@dataclass(frozen=True)
+class Pad(Op):
+    """Axis `axis`, of extent `size`, gets `padding` zeros at its end: a vocabulary rounded up, for instance."""
+
+    axis: int
+    size: int
+    padding: int
+
+    def shapes(self, inputs):
+        _expect(all(shape[self.axis] == self.size for shape in inputs), self, inputs)
+        return [_resized(shape, self.axis, self.size + self.padding) for shape in inputs]
+
+    @property
+    def inverse(self):
+        return Crop(self.axis, self.size, self.padding)
+
+    def read(self, number, index, inputs, fetch):
+        wanted = index[self.axis]
+        there = slice(min(wanted.start, self.size), min(wanted.stop, self.size))
+        part = fetch(number, _replace(index, self.axis, there))
+        zeros = wanted.stop - wanted.start - (there.stop - there.start)
+        if not zeros:
+            return part
+        library = np if isinstance(part, np.ndarray) else part.__array_namespace__()
+        return join([part, library.zeros(_resized(part.shape, self.axis, zeros), part.dtype)], self.axis)
+
+
+@dataclass(frozen=True)
+class Crop(Op):
+    """The inverse of `Pad`. What it drops must be zeros."""
+
+    axis: int
+    size: int
+    padding: int
+
+    def shapes(self, inputs):
+        _expect(all(shape[self.axis] == self.size + self.padding for shape in inputs), self, inputs)
+        return [_resized(shape, self.axis, self.size) for shape in inputs]
+
+    @property
+    def inverse(self):
+        return Pad(self.axis, self.size, self.padding)
+
+    def read(self, number, index, inputs, fetch):
+        return fetch(number, index)
+
+
 def read_chain(ops: Sequence[Op], number: int, index: Index, inputs: Sequence[Shape], fetch: Fetch) -> Any:
     """The box `index` of output `number` of the ops applied one after another."""
     if any(part.start == part.stop for part in index):
@@ -241,6 +288,10 @@ def invert(ops: Sequence[Op]) -> tuple[Op, ...]:
 
 def _replace(index: Index, axis: int, part: slice) -> Index:
     return (*index[:axis], part, *index[axis + 1 :])
+
+
+def _resized(shape: Shape, axis: int, size: int) -> Shape:
+    return (*shape[:axis], size, *shape[axis + 1 :])
 
 
 def _without(shape: Shape, axis: int) -> Shape:

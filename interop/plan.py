@@ -73,7 +73,7 @@ def make_plan(wanted: Wanted, headers: Mapping[str, Header]) -> Plan:
             absent = [name for name, there in zip(rule.sources, found, strict=True) if there is None]
             missing |= dict.fromkeys(absent, rule.targets[0])
             continue
-        expected = Mapped(_Headers(wanted.leaves), [rule.inverse]).headers
+        expected = Mapped(HeadersOnly(wanted.leaves), [rule.inverse]).headers
         present = Rule(tuple(filter(None, found)), rule.targets, rule.ops)
         wrong = [
             Mismatch(there, headers[there].shape, expected[name].shape)
@@ -111,7 +111,7 @@ def _prefix_rename(wanted: Wanted, headers: Mapping[str, Header]):
 
 
 @dataclass(frozen=True)
-class _Headers:
+class HeadersOnly:
     """A source that has headers only."""
 
     headers: Mapping[str, Header]

@@ -100,6 +100,14 @@ def fill(module: Any, state: dict[str, Any]) -> None:
         raise InteropError(f"the weights do not fit {type(module).__name__}:\n" + "\n".join(lines))
 
 
+def run(module: Any, **inputs: Any) -> dict[str, Any]:
+    """The outputs of a live module of transformers in evaluation mode, of inputs that may be numpy arrays."""
+    torch = _torch()
+    tensors = {name: from_numpy(value) if isinstance(value, np.ndarray) else value for name, value in inputs.items()}
+    with torch.no_grad():
+        return dict(module.eval()(**tensors))
+
+
 def _torch() -> ModuleType:
     try:
         import torch

@@ -57,6 +57,49 @@ def test_convert_there_and_back_is_byte_for_byte(run, checkpoint, tmp_path):
     assert (tmp_path / "torch" / "tokenizer_config.json").read_text() == "{}"
 
 
+def test_a_dry_run_shows_the_plan_and_writes_nothing(run, checkpoint, tmp_path):
+    status, output, _ = run("convert", checkpoint, tmp_path / "out", "--to", "flax", "--dry-run")
+    assert (status, output) == run("inspect", checkpoint)[:2]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("to", ["torch", "flax", "flax-safetensors", "orbax"])
+def test_convert_verifies_what_it_wrote(run, checkpoint, tmp_path, to):
+    count = len(SafetensorsFile(checkpoint / "model.safetensors").headers)
+    status, output, _ = run("convert", checkpoint, tmp_path / "out", "--to", to, "--verify")
+    assert status == 0
+    assert output.splitlines()[-1] == f"{count} of {count} parameters are the same bit for bit"
+    assert run("verify", checkpoint, tmp_path / "out")[0] == 0
+
+
+def test_verify_names_what_differs_and_fails(run, checkpoint, tmp_path):
+    other = BertForMaskedLM.from_pretrained(checkpoint)
+    bias = other.bert.embeddings.LayerNorm.bias
+    bias.set_value(bias.get_value() + 1)
+    other.save_pretrained(tmp_path, format="flax")
+    status, output, _ = run("verify", checkpoint, tmp_path)
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in output.splitlines() if "│" in line]
+    assert status == 1
+    assert [row[:3] for row in rows] == [["bert/embeddings/LayerNorm/bias", "float32", "no"]]
+
+
+def test_verify_runs_both_models_and_draws_their_errors(run, checkpoint, tmp_path):
+    assert run("convert", checkpoint, tmp_path / "flax", "--to", "flax")[0] == 0
+    arguments = [checkpoint, tmp_path / "flax", "--outputs", "--plot", tmp_path / "errors.png"]
+    status, output, errors = run("verify", *arguments)
+    assert status == 0, errors
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in output.splitlines() if "│" in line]
+    layers = BertConfig.from_dict(TINY_BERT).num_hidden_layers
+    assert [name for name, _ in rows] == ["logits", *(f"hidden state {number}" for number in range(layers + 1))]
+    assert all(float(error) < 1e-5 for _, error in rows)
+    assert (tmp_path / "errors.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_a_plot_needs_outputs(run, checkpoint, tmp_path):
+    status, _, errors = run("verify", checkpoint, checkpoint, "--plot", tmp_path / "errors.png")
+    assert (status, errors) == (1, "Error: --plot shows the errors of --outputs: pass both\n")
+
+
 def test_convert_casts(run, checkpoint, tmp_path):
     assert run("convert", checkpoint, tmp_path, "--to", "flax", "--param-dtype", "bfloat16")[0] == 0
     before, after = SafetensorsFile(checkpoint / "model.safetensors"), MsgpackFile(tmp_path / "flax_model.msgpack")

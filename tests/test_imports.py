@@ -24,7 +24,12 @@ ROOMS = [
 ]
 """From the bottom up. A room imports itself and lower ones; within a level, `outputs` alone may import `nn`."""
 
-OPTIONAL = {"torch": "interop/torch_bridge.py", "transformers": None, "h5py": None}
+OPTIONAL = {
+    "torch": "interop/torch_bridge.py",
+    "transformers": "flaxmodels/cli/verify.py",
+    "h5py": "flaxmodels/files/h5.py",
+    "matplotlib": "flaxmodels/cli/verify.py",
+}
 MODULES = sorted(
     path.relative_to(ROOT).as_posix()
     for package in ("flaxmodels", "interop")

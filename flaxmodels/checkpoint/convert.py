@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from flaxmodels.checkpoint import load, save
-from flaxmodels.checkpoint.mapping import flax_view, torch_view
 from flaxmodels.files.resolve import CONFIG_NAME, Weights
 from interop.plan import Plan
 from interop.source import Header, Index, Source
@@ -47,7 +46,7 @@ def convert(
 
     Args:
         model: its description; parameters are not needed.
-        to: "torch" (safetensors in torch names and layout) or "flax" (msgpack).
+        to: the name of a format in `save.FORMATS`.
         config: the contents of `config.json`.
         param_dtype: floating tensors are cast to it; by default each keeps its own.
         max_shard_size: bytes, or "5GB" and the like.
@@ -66,7 +65,7 @@ def convert(
     leaves: Source = plan.read_from(weights.source)
     if param_dtype is not None:
         leaves = Cast(leaves, param_dtype)
-    source = torch_view(model, leaves) if to == "torch" else flax_view(model, leaves)
+    format = save.format_named(to)
     texts = {CONFIG_NAME: config}
-    save.save_checkpoint(folder, source, texts, save.FORMATS[to], max_shard_size, extra_files=extra_files)
+    save.save_checkpoint(folder, format.view(model, leaves), texts, format, max_shard_size, extra_files=extra_files)
     return plan

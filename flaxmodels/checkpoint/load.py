@@ -110,7 +110,7 @@ def read_leaves(
         return _to_accelerator(mapped.read(name), dtype)
 
     with ThreadPoolExecutor(WORKERS) as pool:
-        values = list(_progress(pool.map(read, names), len(names)))
+        values = list(progress(pool.map(read, names), len(names), "Loading weights"))
     return dict(zip(names, jax.device_put(values) if shardings is None else values, strict=True))
 
 
@@ -188,5 +188,6 @@ def report_half(model_name: str, params: dict[str, jax.Array]) -> None:
             )
 
 
-def _progress(items: Iterable, total: int) -> Iterable:
-    return tqdm(items, total=total, desc="Loading weights", unit="tensor", leave=False, delay=1.0, disable=None)
+def progress(items: Iterable, total: int, what: str) -> Iterable:
+    """The items, with a bar on the screen if they take more than a second."""
+    return tqdm(items, total=total, desc=what, unit="tensor", leave=False, delay=1.0, disable=None)

@@ -7,21 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from flaxmodels.nn.module import Leaf, split_shared
-from interop.plan import Wanted
+from interop.ops import invert
+from interop.plan import HeadersOnly, Wanted
 from interop.rules import Mapped, Rule, check_bijection
-from interop.source import Header, Index, Source
-
-
-class ParamsSource:
-    """A `Source` over the parameters of a model, by "/"-joined path."""
-
-    def __init__(self, values: Mapping[str, np.ndarray]):
-        self.values = values
-        self.headers = {name: Header(tuple(value.shape), np.dtype(value.dtype)) for name, value in values.items()}
-
-    def read(self, name: str, index: Index | None = None) -> np.ndarray:
-        array = np.asarray(self.values[name])
-        return array if index is None else array[(*index, ...)]
+from interop.source import Header, Source
 
 
 def wanted(model) -> Wanted:
@@ -64,6 +53,28 @@ def torch_view(model, leaves: Source) -> Mapped:
 def flax_view(model, leaves: Source) -> Mapped:
     """The parameters of `model`, given by "/"-joined path, as the retired Flax classes of transformers have them."""
     return Mapped(leaves, [rule.inverse for rule in wanted_in_flax_layout(model).rules])
+
+
+def unrolled_view(model, leaves: Source) -> Mapped:
+    """The parameters of `model`, given by "/"-joined path, under our own names, with layers apart."""
+    rules = [
+        Rule((leaf.name,), leaf.full_names(leaf.path[-1], "/"), invert(leaf.stacking))
+        for leaf in split_shared(model)[0]
+    ]
+    return Mapped(leaves, rules)
+
+
+def check_mapping(model) -> None:
+    """Raise `ValueError` if the tables of `model` are not bijections, or do not fit the shapes of its parameters."""
+    for found in (wanted(model), wanted_in_flax_layout(model)):
+        torch = Mapped(HeadersOnly(found.leaves), [rule.inverse for rule in found.rules])
+        Mapped(torch, found.rules)
+
+
+def torch_headers(model) -> Mapping[str, Header]:
+    """Names, shapes and dtypes of the parameters of `model` in torch layout, from its description alone."""
+    found = wanted(model)
+    return Mapped(HeadersOnly(found.leaves), [rule.inverse for rule in found.rules]).headers
 
 
 def _wanted(model, leaves: Sequence[Leaf], rules: tuple[Rule, ...], alternatives, separator: str) -> Wanted:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from flaxmodels.files.commit import replacing
+from flaxmodels.checkpoint.mapping import flax_view, torch_view, unrolled_view
+from flaxmodels.errors import FlaxModelsError
+from flaxmodels.files.commit import Crew, replacing
 from flaxmodels.files.msgpack import write_msgpack
-from flaxmodels.files.resolve import MSGPACK, SAFETENSORS, is_weight_file
+from flaxmodels.files.orbax import write_orbax
+from flaxmodels.files.resolve import FLAX_SAFETENSORS, MSGPACK, ORBAX, SAFETENSORS, is_weight_file
 from flaxmodels.files.safetensors import write_safetensors
 from flaxmodels.files.shards import index_json, parse_size, plan_shards, shard_names
 from interop.source import Header, Source
@@ -21,21 +26,50 @@ from interop.source import Header, Source
 
 @dataclass(frozen=True)
 class Format:
-    """A format of weight files: the name of an unsharded file, and the function that writes one."""
+    """A format of weights.
+
+    Attributes:
+        file_name: of an unsharded file.
+        view: from the description of a model and its parameters to the tensors of the file.
+        metadata: of safetensors files.
+    """
 
     file_name: str
-    layout: str
+    view: Callable[[Any, Source], Source]
+    metadata: str = ""
+
+    @property
+    def is_tree(self) -> bool:
+        """Whether it is one tree of Orbax, which divides and writes itself."""
+        return self.file_name == ORBAX
+
+    def stem_and_suffix(self, variant: str | None) -> tuple[str, str]:
+        """What comes before and behind the number of a shard."""
+        stem, suffix = self.file_name.rsplit(".", 1)
+        return f"{stem}.{variant}" if variant else stem, f".{suffix}"
 
     def write(self, path: Path, headers: Mapping[str, Header], read) -> None:
         """Write the tensors of `headers` to one file."""
         if self.file_name.endswith(".safetensors"):
-            write_safetensors(path, headers, read, {"format": "pt" if self.layout == "torch" else "flax"})
+            write_safetensors(path, headers, read, {"format": self.metadata})
         else:
             write_msgpack(path, headers, read)
 
 
-FORMATS = {"torch": Format(SAFETENSORS, "torch"), "flax": Format(MSGPACK, "flax")}
+FORMATS = {
+    "torch": Format(SAFETENSORS, torch_view, "pt"),
+    "flax": Format(MSGPACK, flax_view),
+    "flax-safetensors": Format(FLAX_SAFETENSORS, flax_view, "flax"),
+    "orbax": Format(ORBAX, unrolled_view),
+}
 """The formats that can be written, by name."""
+
+
+def format_named(name: str) -> Format:
+    """The format of that name; `FlaxModelsError` if there is none."""
+    if name not in FORMATS:
+        raise FlaxModelsError(f"format={name!r} cannot be written: expected one of {', '.join(FORMATS)}")
+    return FORMATS[name]
 
 
 def save_checkpoint(
@@ -46,6 +80,7 @@ def save_checkpoint(
     max_shard_size: int | str,
     variant: str | None = None,
     extra_files: Iterable[Path] = (),
+    crew: Crew | None = None,
 ) -> None:
     """Replace the checkpoint in `folder`, all at once or not at all.
 
@@ -55,32 +90,41 @@ def save_checkpoint(
         texts: contents of the files beside the weights by name, `config.json` among them.
         max_shard_size: bytes, or "5GB" and the like.
         extra_files: copied beside the weights, such as a tokenizer.
+        crew: the processes that save together: each writes its share of the shards, and the first of them the rest.
     """
-    with replacing(folder, partial(is_weight_file, variant=variant)) as staging:
-        _write_weights(staging, source, format, max_shard_size, variant)
-        for name, text in texts.items():
-            (staging / name).write_text(text, encoding="utf-8")
-        for file in extra_files:
-            shutil.copy(file, staging / file.name)
+    crew = crew or Crew()
+    with replacing(folder, partial(is_weight_file, variant=variant), crew) as staging:
+        if format.is_tree:
+            (name,) = shard_names(*format.stem_and_suffix(variant), 1)
+            write_orbax(staging / name, {name: source.read(name) for name in source.headers})
+        else:
+            _write_weights(staging, source, format, max_shard_size, variant, crew)
+        if crew.leads:
+            for name, text in texts.items():
+                (staging / name).write_text(text, encoding="utf-8")
+            for file in extra_files:
+                shutil.copy(file, staging / file.name)
 
 
 def _write_weights(
-    folder: Path, source: Source, format: Format, max_shard_size: int | str, variant: str | None
+    folder: Path, source: Source, format: Format, max_shard_size: int | str, variant: str | None, crew: Crew
 ) -> None:
     """Write one file, or shards of at most `max_shard_size` and their index."""
     headers = source.headers
-    stem, suffix = format.file_name.rsplit(".", 1)
     shards = plan_shards(headers, parse_size(max_shard_size))
-    names = shard_names(f"{stem}.{variant}" if variant else stem, f".{suffix}", len(shards))
+    names = shard_names(*format.stem_and_suffix(variant), len(shards))
     with tqdm(total=len(headers), desc="Saving weights", unit="tensor", leave=False, delay=1.0, disable=None) as bar:
 
         def read(name: str):
             bar.update()
             return source.read(name)
 
-        for name, tensors in zip(names, shards, strict=True):
-            format.write(folder / name, {tensor: headers[tensor] for tensor in tensors}, read)
-    if len(shards) > 1:
+        for number, (name, tensors) in enumerate(zip(names, shards, strict=True)):
+            # Reading an array that processes share needs them all, so those that do not keep a shard write it too.
+            path = folder / name if number % crew.count == crew.index else Path(os.devnull)
+            format.write(path, {tensor: headers[tensor] for tensor in tensors}, read)
+    crew.wait("shards written")
+    if len(shards) > 1 and crew.leads:
         index = index_json(dict(zip(names, shards, strict=True)), headers)
         middle = f".{variant}" if variant else ""
-        (folder / f"{stem}.{suffix}.index{middle}.json").write_text(json.dumps(index, indent=2) + "\n")
+        (folder / f"{format.file_name}.index{middle}.json").write_text(json.dumps(index, indent=2) + "\n")

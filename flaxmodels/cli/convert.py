@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
-from flaxmodels.cli.common import Dtype, ModelArgument, console, human_bytes
+from flaxmodels.cli.common import Dtype, ModelArgument, console, described, human_bytes
+from flaxmodels.cli.inspect import show_plan
+from flaxmodels.cli.verify import compare_weights
 
 
 class Target(StrEnum):
@@ -16,6 +18,8 @@ class Target(StrEnum):
 
     torch = "torch"
     flax = "flax"
+    flax_safetensors = "flax-safetensors"
+    orbax = "orbax"
 
 
 def convert(
@@ -27,6 +31,8 @@ def convert(
     architecture: Annotated[str | None, typer.Option(help="Model class, if config.json names none.")] = None,
     variant: Annotated[str | None, typer.Option(help="Read model.VARIANT.safetensors and the like.")] = None,
     strict: Annotated[bool, typer.Option(help="Refuse missing or unknown tensors.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, from headers alone.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Read the result again and compare it.")] = False,
 ) -> None:
     """Convert a checkpoint, one tensor at a time, all at once or not at all.
 
@@ -35,11 +41,18 @@ def convert(
     from flaxmodels.files.resolve import resolve
 
     location = resolve(source)
+    if dry_run:
+        show_plan(described(location, architecture), location.weights(variant=variant))
+        return
     plan = run(location, destination, to.value, param_dtype.value, max_shard_size, architecture, variant, strict)
     size = sum(file.stat().st_size for file in destination.iterdir() if file.is_file())
     console().print(f"{len(plan.rules)} tensors written to {destination}, {human_bytes(size)}")
     if plan.unexpected:
         console().print(f"[bold yellow]{len(plan.unexpected)} not converted:[/] {', '.join(plan.unexpected)}")
+    if verify:
+        compare_weights(
+            described(location, architecture), location.weights(variant=variant), resolve(destination).weights()
+        )
 
 
 def run(
@@ -54,7 +67,6 @@ def run(
 ):
     """Convert, with the configuration and the tokenizer's files beside the weights; returns the plan."""
     from flaxmodels.checkpoint.convert import convert as convert_weights
-    from flaxmodels.cli.common import described
     from flaxmodels.nn.policy import to_dtype
 
     model = described(location, architecture)

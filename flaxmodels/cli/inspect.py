@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,20 +18,24 @@ def inspect(
 
     Example: `flaxmodels inspect ./bert-base-uncased`
     """
-    from flaxmodels.checkpoint.load import plan_loading
     from flaxmodels.cli.common import described
     from flaxmodels.files.resolve import resolve
 
     location = resolve(model)
-    weights = location.weights(variant=variant)
-    described_model = described(location, architecture)
-    plan = plan_loading(described_model, weights)
+    show_plan(described(location, architecture), location.weights(variant=variant))
+
+
+def show_plan(model: Any, weights: Any) -> None:
+    """Print what becomes of the tensors of a checkpoint in a model, and what does not fit."""
+    from flaxmodels.checkpoint.load import plan_loading
+
+    plan = plan_loading(model, weights)
     headers = weights.source.headers
     screen = console()
     screen.print(_table(weights.path.name, plan, headers))
     total = sum(header.nbytes for header in headers.values())
     screen.print(
-        f"{type(described_model).__name__}, {described_model.num_parameters():,} parameters; "
+        f"{type(model).__name__}, {model.num_parameters():,} parameters; "
         f"{len(headers)} tensors, {human_bytes(total)}, {weights.layout} layout"
     )
     for what, names in (("missing", plan.missing), ("not used", plan.unexpected)):
@@ -41,7 +45,7 @@ def inspect(
         screen.print(f"[bold red]{wrong.name}[/]: checkpoint {wrong.found}, model {wrong.expected}")
 
 
-def _table(title: str, plan, headers):
+def _table(title: str, plan: Any, headers: Any) -> Any:
     from rich.table import Table
 
     table = Table("tensor", "shape", "dtype", "size", "ops", "parameter", title=title, title_justify="left")

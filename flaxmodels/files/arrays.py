@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from flaxmodels.errors import CheckpointError
+from flaxmodels.files.reading import forget
 from interop.source import Header, Index
 
 _MAX_NDIM = 32
@@ -48,8 +49,9 @@ def contiguous(array: np.ndarray) -> np.ndarray:
 
 
 def write_array(file: BinaryIO, array: np.ndarray) -> None:
-    """Appends the bytes of the array in C order."""
+    """Appends the bytes of the array in C order. What is mapped of a file leaves the memory again."""
     file.write(contiguous(array).reshape(-1).view(np.uint8).data)
+    forget(array)
 
 
 def checked(name: str, array: np.ndarray, header: Header) -> np.ndarray:

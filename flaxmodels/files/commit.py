@@ -13,6 +13,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from flaxmodels.errors import CheckpointError
@@ -22,39 +23,74 @@ _COMMITTED = ".flaxmodels-committed"
 _STALE = ".stale.json"
 
 
+@dataclass(frozen=True)
+class Crew:
+    """The processes, on one host or several with a shared file system, that write one folder together.
+
+    Attributes:
+        index: of this process; number 0 leads.
+        count: of processes.
+        token: the same text in all of them, "PID-RANDOM" of the leader.
+        wait: returns when every process has called it with the same text.
+    """
+
+    index: int = 0
+    count: int = 1
+    token: str = field(default_factory=lambda: f"{os.getpid()}-{secrets.token_hex(4)}")
+    wait: Callable[[str], None] = lambda moment: None
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process does what only one may do."""
+        return self.index == 0
+
+
 @contextmanager
-def replacing(folder: Path, is_stale: Callable[[str], bool]) -> Iterator[Path]:
+def replacing(folder: Path, is_stale: Callable[[str], bool], crew: Crew | None = None) -> Iterator[Path]:
     """Yield a staging folder whose files will replace those of `folder` when the block ends without an error.
 
     Args:
         folder: made if absent.
         is_stale: says of a file name of `folder` whether it must go if it is not written anew.
+        crew: the processes that write into the staging folder; this one alone by default.
 
     Raises:
         CheckpointError: the disk is full or the folder is not writable; `folder` is then as it was.
     """
+    crew = crew or Crew()
+    staging = folder / f"{_STAGING}{crew.token}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        recover(folder)
-        _remove_leftovers(folder)
-        staging = folder / f"{_STAGING}{os.getpid()}-{secrets.token_hex(4)}"
-        staging.mkdir()
+        if crew.leads:
+            folder.mkdir(parents=True, exist_ok=True)
+            recover(folder)
+            _remove_leftovers(folder)
+            staging.mkdir()
+        crew.wait("staging folder made")
     except OSError as error:
         raise _unwritten(folder, error) from error
     try:
         yield staging
-        written = {path.name for path in staging.iterdir()}
-        stale = [path.name for path in folder.iterdir() if is_stale(path.name) and path.name not in written]
-        (staging / _STALE).write_text(json.dumps(stale))
-        for path in staging.iterdir():
-            _sync(path)
-        _sync(staging)
-        staging.rename(folder / _COMMITTED)
+        _sync_tree(staging)
+        crew.wait("files written")
+        if crew.leads:
+            _commit(staging, folder, is_stale)
     except OSError as error:
         raise _unwritten(folder, error) from error
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    recover(folder)
+        if crew.leads:
+            shutil.rmtree(staging, ignore_errors=True)
+    if crew.leads:
+        recover(folder)
+    crew.wait("files in place")
+
+
+def _commit(staging: Path, folder: Path, is_stale: Callable[[str], bool]) -> None:
+    written = {path.name for path in staging.iterdir()}
+    stale = [path.name for path in folder.iterdir() if is_stale(path.name) and path.name not in written]
+    (staging / _STALE).write_text(json.dumps(stale))
+    _sync(staging / _STALE)
+    _sync(staging)
+    staging.rename(folder / _COMMITTED)
 
 
 def recover(folder: Path) -> None:
@@ -67,9 +103,11 @@ def recover(folder: Path) -> None:
         for path in committed.iterdir():
             if path.name != _STALE:
                 with suppress(FileNotFoundError):  # another process finishes the same commit
+                    if path.is_dir():
+                        _remove(folder / path.name)
                     path.replace(folder / path.name)
         for name in stale:
-            (folder / name).unlink(missing_ok=True)
+            _remove(folder / name)
         _sync(folder)
         shutil.rmtree(committed)
     except FileNotFoundError:
@@ -96,6 +134,22 @@ def _is_running(pid: int) -> bool:
     except PermissionError:
         pass
     return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            _sync_tree(path)
+        else:
+            _sync(path)
+    _sync(folder)
 
 
 def _sync(path: Path) -> None:

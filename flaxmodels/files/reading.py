@@ -21,6 +21,26 @@ def damaged(path: Path, problem: str) -> CheckpointError:
     return CheckpointError(f"{path.name}: {problem}. Download or copy it again.")
 
 
+class FileMap(mmap.mmap):
+    """A read-only map of a file."""
+
+
+def forget(array: np.ndarray) -> None:
+    """Take the pages of an array that is a view of a mapped file out of this process's memory.
+
+    The system keeps them as long as it likes, and a later access brings them back.
+    """
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if not isinstance(base, FileMap) or array.size == 0 or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    origin = np.frombuffer(base, np.uint8).ctypes.data
+    start, stop = (int(address) - origin for address in np.lib.array_utils.byte_bounds(array))
+    first = start // mmap.PAGESIZE * mmap.PAGESIZE
+    base.madvise(mmap.MADV_DONTNEED, first, stop - first)
+
+
 def map_file(path: Path) -> np.ndarray:
     """The bytes of a file as a read-only memory map, uint8 [size]; unmapped when its last view is released.
 
@@ -31,7 +51,7 @@ def map_file(path: Path) -> np.ndarray:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_size == 0:
                 return np.empty(0, np.uint8)
-            data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+            data = np.frombuffer(FileMap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror}. Check the path and its permissions.") from error
     if data[:23].tobytes() == b"version https://git-lfs":

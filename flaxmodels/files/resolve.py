@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from flaxmodels.errors import CheckpointError
 from flaxmodels.files.commit import recover
 from flaxmodels.files.gguf import GGUFFile
+from flaxmodels.files.h5 import H5File
 from flaxmodels.files.msgpack import MsgpackFile
+from flaxmodels.files.orbax import METADATA, OrbaxFolder
 from flaxmodels.files.reading import read_json
 from flaxmodels.files.safetensors import SafetensorsFile
 from flaxmodels.files.shards import ShardedFiles, read_weight_map
 from interop import torch_bridge
-from interop.dialects import gguf
+from interop.dialects import gguf, tf
 from interop.errors import InteropError
-from interop.rules import Mapped
+from interop.rules import Mapped, Rule
 from interop.source import Source
 
 HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
@@ -25,7 +29,10 @@ HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "token", "revis
 CONFIG_NAME = "config.json"
 SAFETENSORS = "model.safetensors"
 MSGPACK = "flax_model.msgpack"
-WEIGHT_FILES = (SAFETENSORS, "flax_model.safetensors", MSGPACK, "pytorch_model.bin")
+FLAX_SAFETENSORS = "flax_model.safetensors"
+ORBAX = "flax_model.orbax"
+"""A folder."""
+WEIGHT_FILES = (SAFETENSORS, FLAX_SAFETENSORS, MSGPACK, ORBAX, "pytorch_model.bin", "tf_model.h5")
 """Names of unsharded weights, in the order in which they are looked for."""
 
 
@@ -35,6 +42,7 @@ def is_weight_file(name: str, variant: str | None = None) -> bool:
     pattern = (
         rf"(model|flax_model|pytorch_model){middle}(-\d{{5}}-of-\d{{5}})?\.(safetensors|msgpack|bin)"
         rf"|(model|flax_model|pytorch_model)\.(safetensors|msgpack|bin)\.index{middle}\.json"
+        rf"|flax_model{middle}\.orbax"
     )
     return re.fullmatch(pattern, name) is not None
 
@@ -67,7 +75,7 @@ class Location:
         """The local path of the file called `name`, downloaded if need be; `None` if the model has no such file."""
         if self.is_local:
             path = Path(self.root) / name
-            return path if path.is_file() else None
+            return path if path.is_file() or (path / METADATA).is_file() else None
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
 
@@ -163,6 +171,8 @@ def resolve(name_or_path: str | Path, **hub: Any) -> Location:
     path = Path(name_or_path).expanduser()
     if path.is_file():
         return Location(str(path.parent), True, path.name)
+    if (path / METADATA).is_file():
+        return Location(str(path.parent), True, path.name)
     if path.is_dir():
         folder = path / (hub.get("subfolder") or "")
         recover(folder)
@@ -175,6 +185,8 @@ def resolve(name_or_path: str | Path, **hub: Any) -> Location:
 
 def open_weights(path: Path) -> Weights:
     """Open one file of weights by its suffix."""
+    if path.is_dir():
+        return Weights(path, OrbaxFolder(path), "flax")
     if path.name.endswith(".index.json"):
         return Location(str(path.parent), True)._open_index(path)
     if path.suffix == ".safetensors":
@@ -187,11 +199,32 @@ def open_weights(path: Path) -> Weights:
         source = GGUFFile(path)
         rules = _as_checkpoint_error(lambda: gguf.rules(source.metadata, source.headers))
         return Weights(path, Mapped(source, rules), "torch")
+    if path.suffix == ".h5":
+        variables = H5File(path)
+        return Weights(path, _as_checkpoint_error(lambda: Mapped(variables, tf.rules(variables.headers))), "torch")
     if path.suffix in (".bin", ".pt", ".pth"):
         return Weights(path, _as_checkpoint_error(lambda: torch_bridge.TorchPickle(path)), "torch")
     raise CheckpointError(
-        f"{path.name} is not a file of weights: expected .safetensors, .msgpack, .bin, .pt, .pth or .gguf"
+        f"{path.name} is not a file of weights: expected .safetensors, .msgpack, .bin, .pt, .pth, .h5 or .gguf"
     )
+
+
+def renamed(weights: Weights, key_mapping: Mapping[str, str]) -> Weights:
+    """The same tensors under other names: in each, the first regular expression found there is replaced.
+
+    Raises:
+        CheckpointError: two tensors would have one name.
+    """
+
+    def rename(name: str) -> str:
+        found = (pattern for pattern in key_mapping if re.search(pattern, name))
+        return next((re.sub(pattern, key_mapping[pattern], name) for pattern in found), name)
+
+    names = {name: rename(name) for name in weights.source.headers}
+    if repeated := sorted(new for new, count in Counter(names.values()).items() if count > 1):
+        raise CheckpointError(f"key_mapping gives several tensors the same name: {', '.join(repeated)}")
+    rules = [Rule((name,), (new,)) for name, new in names.items()]
+    return replace(weights, source=Mapped(weights.source, rules))
 
 
 def _as_checkpoint_error(action):

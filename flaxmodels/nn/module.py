@@ -13,12 +13,14 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from flaxmodels.changes import count_change
 from interop.ops import Op, Stack
 
 Initializer = Callable[..., jax.Array]
+_STATIC = (bool, int, float, str, type(None), np.dtype)
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,9 @@ class Module(nnx.Module):
 
     def __setattr__(self, name: str, value: Any) -> None:
         count_change()
-        if isinstance(getattr(type(self), name, None), property):
-            object.__setattr__(self, name, value)  # NNX refuses values that it takes for an attribute
+        if isinstance(value, _STATIC) or isinstance(getattr(type(self), name, None), property):
+            # NNX searches every value for arrays, which takes longer than all else here, and refuses properties.
+            object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
 

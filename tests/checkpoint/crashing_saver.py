@@ -1,7 +1,8 @@
 """A server that saves over checkpoints and is killed in the middle. See `test_save.py`.
 
-Each line of its input is a folder, a way to save and a number n. A child process saves there, and kills itself with
-SIGKILL just before its n-th access to the file system. The answer is the child's exit status, 0 if it survived.
+Each line of its input is a folder, a way to save and a moment. A child process saves there. If the moment is an
+integer n, it kills itself with SIGKILL just before its n-th access to the file system; if it is a float, it is killed
+after so many seconds. The answer is the child's exit status, 0 if it survived.
 """
 
 from __future__ import annotations
@@ -11,10 +12,16 @@ import os
 import signal
 import sys
 import tempfile
+import time
+from pathlib import Path
 
 import jax
 import numpy as np
 
+from flaxmodels.checkpoint.convert import convert
+from flaxmodels.checkpoint.mapping import torch_headers
+from flaxmodels.checkpoint.params import ParamsSource
+from flaxmodels.files.resolve import Weights
 from flaxmodels.models.llama import LlamaModel
 
 ACCESSES = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.scandir", "os.listdir", "shutil.rmtree"}
@@ -22,13 +29,20 @@ WAYS = {
     "torch": {"max_shard_size": 12000},
     "flax": {"safe_serialization": False, "max_shard_size": 12000},
     "one file": {},
+    "convert": None,
 }
 
 
 def save(folder: str, way: str, model: LlamaModel) -> None:
     """A checkpoint in which all parameters are 2."""
     values = jax.tree.map(lambda leaf: np.full(leaf.shape, 2, leaf.dtype), model.params_shape_tree)
-    model.save_pretrained(folder, params=values, **WAYS[way])
+    if WAYS[way] is not None:
+        model.save_pretrained(folder, params=values, **WAYS[way])
+        return
+    state = {name: np.full(header.shape, 2, header.dtype) for name, header in torch_headers(model).items()}
+    weights = Weights(Path("model.safetensors"), ParamsSource(state), "torch")
+    config = model.config.to_json_string(architectures=["LlamaModel"])
+    convert(model, weights, Path(folder), to="flax", config=config, max_shard_size=12000)
 
 
 def kill_at(access: int) -> None:
@@ -50,12 +64,16 @@ def serve(config: dict) -> None:
         with tempfile.TemporaryDirectory() as folder:
             save(folder, way, model)
     for line in sys.stdin:
-        folder, way, access = json.loads(line)
+        folder, way, moment = json.loads(line)
         if child := os.fork():
+            if isinstance(moment, float):
+                time.sleep(moment)
+                os.kill(child, signal.SIGKILL)
             print(os.waitpid(child, 0)[1], flush=True)
         else:
             signal.alarm(60)
-            kill_at(access)
+            if isinstance(moment, int):
+                kill_at(moment)
             save(folder, way, model)
             os._exit(0)
 

@@ -103,7 +103,7 @@ def test_formats_are_looked_for_in_order(crowded, tmp_path):
         (folder / name).unlink()
     assert message_of(CheckpointError, LlamaModel.from_pretrained, folder) == (
         f"{folder} has no weights: expected model.safetensors, flax_model.safetensors, flax_model.msgpack, "
-        "pytorch_model.bin, or one of these in shards with an index"
+        "flax_model.orbax, pytorch_model.bin, tf_model.h5, or one of these in shards with an index"
     )
 
 
@@ -310,7 +310,7 @@ def test_folders_and_files_that_hold_no_model(tmp_path, folder):
             f"{missing} does not exist: check the path"
         )
     assert message_of(CheckpointError, LlamaModel.from_pretrained, folder / "config.json") == (
-        "config.json is not a file of weights: expected .safetensors, .msgpack, .bin, .pt, .pth or .gguf"
+        "config.json is not a file of weights: expected .safetensors, .msgpack, .bin, .pt, .pth, .h5 or .gguf"
     )
     assert message_of(CheckpointError, LlamaModel.from_pretrained, folder, gguf_file="x.gguf") == (
         f"{folder} has no x.gguf: check the name"
@@ -378,7 +378,7 @@ def test_a_model_that_the_hub_does_not_give(hub):
     )
     assert message_of(CheckpointError, LlamaModel.from_pretrained, "org/name", cache_dir=hub, variant="x") == (
         "org/name has no weights: expected model.safetensors, flax_model.safetensors, flax_model.msgpack, "
-        "pytorch_model.bin, or one of these in shards with an index, of variant 'x'"
+        "flax_model.orbax, pytorch_model.bin, tf_model.h5, or one of these in shards with an index, of variant 'x'"
     )
 
 

@@ -193,8 +193,8 @@ def killed_saver():
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
 
-        def survives(folder: Path, way: str, access: int) -> bool:
-            process.stdin.write(json.dumps([str(folder), way, access]) + "\n")
+        def survives(folder: Path, way: str, moment: int | float) -> bool:
+            process.stdin.write(json.dumps([str(folder), way, moment]) + "\n")
             process.stdin.flush()
             status = int(process.stdout.readline())
             assert status == 0 or os.WTERMSIG(status) == signal.SIGKILL
@@ -213,7 +213,9 @@ def version_in(folder: Path) -> int:
     return int(values.pop())
 
 
-@pytest.mark.parametrize(("first", "second"), [("torch", "flax"), ("flax", "one file"), ("one file", "torch")])
+@pytest.mark.parametrize(
+    ("first", "second"), [("torch", "flax"), ("flax", "one file"), ("one file", "torch"), ("torch", "convert")]
+)
 def test_a_kill_at_any_moment_leaves_one_version_or_the_other(model, tmp_path, killed_saver, first, second):
     ones = jax.tree.map(jnp.ones_like, model.params)
     model.save_pretrained(tmp_path / "first", params=ones, **WAYS[first])
@@ -229,3 +231,19 @@ def test_a_kill_at_any_moment_leaves_one_version_or_the_other(model, tmp_path, k
     assert versions == sorted(versions)
     assert versions.count(1) > 10
     assert versions.count(2) > 3
+
+
+@pytest.mark.parametrize("second", ["flax", "convert"])
+def test_a_hundred_kills_at_random_moments(model, tmp_path, killed_saver, second):
+    ones = jax.tree.map(jnp.ones_like, model.params)
+    moments = np.random.default_rng(0).uniform(0, 0.06, 100)
+    model.save_pretrained(tmp_path, params=ones, **WAYS["torch"])
+    versions = []
+    for moment in moments:
+        killed_saver(tmp_path, second, float(moment))
+        versions.append(version_in(tmp_path))
+        if versions[-1] == 2:
+            model.save_pretrained(tmp_path, params=ones, **WAYS["torch"])
+    assert set(versions) == {1, 2}
+    model.save_pretrained(tmp_path, params=ones, **WAYS["torch"])
+    assert not [name for name in files_in(tmp_path) if name.startswith(".") or "flax" in name]

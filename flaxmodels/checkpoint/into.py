@@ -1,0 +1,69 @@
+"""Checkpoints into models that exist already, and files of Flax as trees for scripts that fill models themselves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import traverse_util
+
+from flaxmodels.checkpoint import load
+from flaxmodels.errors import CheckpointError
+from flaxmodels.files.resolve import Weights, open_weights, resolve
+
+_SET_THE_REST = "Pass strict=False, and no tensor of another shape, to set those that fit."
+
+
+def load_into(model: Any, weights: Weights, strict: bool = True) -> load.LoadingInfo:
+    """Set the parameters of `model` from an opened checkpoint.
+
+    Raises:
+        CheckpointMismatch: tensors of another shape, or, if `strict`, missing or unexpected ones.
+    """
+    plan = load.plan_loading(model, weights)
+    load.check(plan, weights, strict=strict, remedy=_SET_THE_REST)
+    model._fill(load.read_leaves(plan, weights.source, model._shapes(), copy=True), complete=False)
+    return load.LoadingInfo.of(plan)
+
+
+def load_sharded_checkpoint(
+    model: Any, folder: str | os.PathLike[str], strict: bool = True, prefer_safe: bool = True
+) -> load.LoadingInfo:
+    """Set the parameters of `model` from a folder, sharded or not; what `load_into` returns and raises.
+
+    Args:
+        prefer_safe: safetensors first; if false, the others.
+    """
+    location = resolve(Path(folder))
+    try:
+        weights = location.weights(use_safetensors=prefer_safe)
+    except CheckpointError:
+        weights = location.weights()
+    return load_into(model, weights, strict)
+
+
+def load_flax_weights(resolved_archive_file: str | os.PathLike[str]) -> dict[str, Any]:
+    """The nested dict of numpy arrays, views of the file, in a Flax checkpoint or in the shards of an index."""
+    return load_flax_sharded_weights([resolved_archive_file])
+
+
+def load_flax_sharded_weights(shard_files: Iterable[str | os.PathLike[str]]) -> dict[str, Any]:
+    """The nested dict of numpy arrays, views of the files, that the shards make up together.
+
+    Raises:
+        CheckpointError: a file that cannot be read, is not of Flax, or repeats an array of another.
+    """
+    found: dict[tuple[str, ...], np.ndarray] = {}
+    for path in map(Path, shard_files):
+        weights = open_weights(path)
+        if weights.layout != "flax":
+            raise CheckpointError(f"{path.name} is in torch names and layout: load it with from_pretrained()")
+        separator = "/" if any("/" in name for name in weights.source.headers) else "."
+        values = {tuple(name.split(separator)): weights.source.read(name) for name in weights.source.headers}
+        if repeated := sorted("/".join(name) for name in values.keys() & found.keys()):
+            raise CheckpointError(f"{path.name} repeats arrays of other shards: {', '.join(repeated)}")
+        found |= values
+    return traverse_util.unflatten_dict(found)

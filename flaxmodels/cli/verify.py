@@ -1,0 +1,142 @@
+"""`flaxmodels verify`: whether two checkpoints hold the same weights, and models of them give the same outputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from flaxmodels.cli.common import ModelArgument, console, described
+from flaxmodels.errors import FlaxModelsError
+from interop import torch_bridge
+
+INPUT_SHAPE = (2, 16)
+"""Rows and tokens of the random input."""
+
+
+def verify(
+    first: ModelArgument,
+    second: ModelArgument,
+    architecture: Annotated[str | None, typer.Option(help="Model class, if config.json names none.")] = None,
+    outputs: Annotated[
+        bool, typer.Option("--outputs", help="Also run both: FIRST by transformers on torch, SECOND by flaxmodels.")
+    ] = False,
+    plot: Annotated[
+        Path | None, typer.Option(help="With --outputs: a PNG of the relative error of each layer.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--every", help="List the parameters that agree, too.")] = False,
+) -> None:
+    """Compare the weights of two checkpoints, in any formats: bit for bit, or by error. Exit status 1 if they differ.
+
+    Example: `flaxmodels verify ./bert-base-uncased ./bert-flax`
+    """
+    from flaxmodels.files.resolve import resolve
+
+    if plot is not None and not outputs:
+        raise FlaxModelsError("--plot shows the errors of --outputs: pass both")
+    locations = resolve(first), resolve(second)
+    model = described(locations[0], architecture)
+    same = compare_weights(model, *(location.weights() for location in locations), every=every)
+    if outputs:
+        show_outputs(compare_outputs(type(model), first, second), plot)
+    if not same:
+        raise typer.Exit(1)
+
+
+def compare_weights(model: Any, first: Any, second: Any, *, every: bool = False) -> bool:
+    """Compare two checkpoints and print what differs; whether nothing does."""
+    from flaxmodels.checkpoint.verify import compare
+
+    report = compare(model, first, second)
+    show(report, every)
+    return report.same
+
+
+def show(report: Any, every: bool = False) -> None:
+    """Print what differs, and a line that sums it up."""
+    from rich.table import Table
+
+    screen = console()
+    rows = [comparison for comparison in report.compared if every or not comparison.same]
+    if rows:
+        table = Table("parameter", "dtypes", "same", "relative error")
+        for row in rows:
+            table.add_row(
+                row.name,
+                " / ".join(dict.fromkeys(map(str, row.dtypes))),
+                "yes" if row.same else "[bold red]no[/]",
+                f"{row.error:.2e}",
+            )
+        screen.print(table)
+    for name in report.apart:
+        screen.print(f"[bold red]only in one, or of another shape:[/] {name}", highlight=False)
+    same = sum(comparison.same for comparison in report.compared)
+    cast = sum(comparison.same and len(set(comparison.dtypes)) > 1 for comparison in report.compared)
+    note = f", {cast} of them after a cast" if cast else ""
+    screen.print(f"{same} of {len(report.compared) + len(report.apart)} parameters are the same bit for bit{note}")
+
+
+def compare_outputs(model_class: Any, first: str, second: str) -> dict[str, float]:
+    """The relative error of every hidden state and output of two models in float32, on the same random tokens.
+
+    The first is run by transformers on torch, the second by flaxmodels.
+    """
+    import jax
+
+    from flaxmodels.checkpoint.verify import relative_error
+
+    if model_class.main_input_name != "input_ids":
+        raise FlaxModelsError(f"--outputs feeds tokens, and {model_class.__name__} takes {model_class.main_input_name}")
+    flax_model = model_class.from_pretrained(second)
+    tokens = np.random.default_rng(0).integers(0, flax_model.config.vocab_size, INPUT_SHAPE)
+    with jax.default_matmul_precision("highest"):
+        ours = flax_model(tokens, output_hidden_states=True)
+    theirs = _run_on_torch(model_class.__name__, first, tokens)
+    errors = {}
+    for name, value in ours.items():
+        if name == "hidden_states":
+            for number, pair in enumerate(zip(theirs[name], value, strict=True)):
+                errors[f"hidden state {number}"] = relative_error(*map(np.asarray, pair))
+        elif hasattr(value, "shape") and name in theirs:
+            errors[name] = relative_error(np.asarray(theirs[name]), np.asarray(value))
+    return errors
+
+
+def _run_on_torch(class_name: str, path: str, tokens: np.ndarray) -> dict[str, Any]:
+    try:
+        import transformers
+    except ImportError as error:
+        raise FlaxModelsError("--outputs runs FIRST on torch. Run: pip install torch transformers") from error
+    module = getattr(transformers, class_name).from_pretrained(path, dtype="float32")
+    return torch_bridge.run(module, input_ids=tokens, output_hidden_states=True)
+
+
+def show_outputs(errors: dict[str, float], plot: Path | None) -> None:
+    """Print the errors as a table, and draw them if a file is named."""
+    from rich.table import Table
+
+    table = Table("output", "relative error")
+    for name, error in errors.items():
+        table.add_row(name, f"{error:.2e}")
+    console().print(table)
+    if plot is not None:
+        draw(errors, plot)
+        console().print(f"drawn in {plot}")
+
+
+def draw(errors: dict[str, float], path: Path) -> None:
+    """A PNG of the relative errors, one bar each, on a logarithmic scale."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise FlaxModelsError('--plot needs matplotlib. Run: pip install "flaxmodels-jax[plot]"') from error
+    figure = Figure(figsize=(max(6, 0.4 * len(errors)), 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.bar(list(errors), [max(error, 1e-9) for error in errors.values()])
+    axes.set(yscale="log", ylabel="relative error", title="Outputs in float32, torch and Flax")
+    axes.tick_params(axis="x", labelrotation=90)
+    figure.savefig(path, format="png", dpi=150)
