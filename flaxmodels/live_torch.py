@@ -17,7 +17,8 @@ from flaxmodels.checkpoint.mapping import torch_view
 from flaxmodels.checkpoint.params import ParamsSource
 from flaxmodels.errors import ConfigError
 from flaxmodels.files.resolve import Weights, open_weights
-from flaxmodels.model import Params, PreTrainedModel
+from flaxmodels.model import PreTrainedModel
+from flaxmodels.nn.functional import Params
 from flaxmodels.nn.policy import Policy, to_dtype
 from flaxmodels.registry import find_class
 from interop import torch_bridge

@@ -4,39 +4,25 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
-from jax.sharding import Mesh, NamedSharding
 
-from flaxmodels.checkpoint import load, save
-from flaxmodels.checkpoint.hosts import crew_of
-from flaxmodels.checkpoint.into import load_flax_sharded_weights, load_flax_weights, load_into
-from flaxmodels.checkpoint.mapping import torch_view
-from flaxmodels.checkpoint.params import DeviceSource, ParamsSource
+from flaxmodels.checkpoint.into import load_flax_sharded_weights, load_flax_weights
 from flaxmodels.config import PreTrainedConfig
-from flaxmodels.errors import ConfigError, FlaxModelsError
-from flaxmodels.files.reading import read_json
-from flaxmodels.files.resolve import CONFIG_NAME, Location, Weights, renamed, resolve, split_hub_kwargs
+from flaxmodels.errors import FlaxModelsError
 from flaxmodels.generation.call import can_generate, generate
-from flaxmodels.generation.config import GENERATION_CONFIG_NAME, GenerationConfig
+from flaxmodels.generation.config import GenerationConfig
 from flaxmodels.nn.call import call
 from flaxmodels.nn.dropout import split_key
-from flaxmodels.nn.functional import check_keys, functional
+from flaxmodels.nn.functional import Params, check_keys, flatten, functional, nest
 from flaxmodels.nn.linear import Embedding
 from flaxmodels.nn.module import Module, initial_value, split_shared
 from flaxmodels.nn.policy import Policy, to_dtype
 from flaxmodels.outputs import ModelOutput
-from flaxmodels.sharding.rules import Rules, shardings
-from interop import torch_bridge
-from interop.source import Source
-
-Params = dict[str, Any]
-"""Nested dict with string keys and arrays as leaves."""
+from flaxmodels.pretrained import from_pretrained, load_state_dict, save_pretrained, state_dict
 
 
 class PreTrainedModel(Module):
@@ -186,17 +172,17 @@ class PreTrainedModel(Module):
     def params(self) -> Params:
         """The parameters as a nested dict with string keys: for `jax.grad`, optax and `TrainState`."""
         found = functional(self)
-        return _nest(dict(zip(found.paths, found.values(), strict=True)))
+        return nest(dict(zip(found.paths, found.values(), strict=True)))
 
     @params.setter
     def params(self, params: Mapping[str, Any]) -> None:
         """Set all parameters; keys and shapes must be the model's own."""
-        self._fill(_flatten(params), complete=True)
+        self._fill(flatten(params), complete=True)
 
     @property
     def params_shape_tree(self) -> Params:
         """The parameters' shapes and dtypes, as a nested dict of `jax.ShapeDtypeStruct`."""
-        return _nest(self._shapes())
+        return nest(self._shapes())
 
     @property
     def required_params(self) -> set[tuple[str, ...]]:
@@ -235,7 +221,7 @@ class PreTrainedModel(Module):
         Each value depends on the key and on the parameter's path in the base model alone, so that the same key gives
         the same encoder with and without a head. `input_shape` is accepted for older scripts.
         """
-        given = _flatten(params or {})
+        given = flatten(params or {})
         check_keys({**self._shapes(), **given}, self._shapes())
         self._fill(given | self._draw(rng, set(self._shapes()) - set(given)), complete=True)
         return self.params
@@ -288,234 +274,21 @@ class PreTrainedModel(Module):
         return self._cast(params, mask, jnp.float32)
 
     def _cast(self, params: Params | None, mask: Any, dtype: Any) -> Params:
-        values = _flatten(self.params if params is None else params)
-        chosen = dict.fromkeys(values, True) if mask is None else _flatten(mask)
+        values = flatten(self.params if params is None else params)
+        chosen = dict.fromkeys(values, True) if mask is None else flatten(mask)
         check_keys(chosen, values)
-        return _nest(
+        return nest(
             {
                 name: jnp.asarray(value, dtype) if chosen[name] and jnp.issubdtype(value.dtype, jnp.floating) else value
                 for name, value in values.items()
             }
         )
 
-    # ---- loading
+    # ---- loading and saving
 
-    @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | Path | None,
-        *model_args: Any,
-        config: Any = None,
-        state_dict: Mapping[str, Any] | None = None,
-        dtype: Any = None,
-        param_dtype: Any = None,
-        torch_dtype: Any = None,
-        attn_implementation: str = "sdpa",
-        scan_layers: bool = False,
-        remat: str | None = None,
-        device_mesh: Mesh | None = None,
-        sharding_rules: Rules | str = "fsdp",
-        seed: int = 0,
-        variant: str | None = None,
-        use_safetensors: bool | None = None,
-        gguf_file: str | None = None,
-        from_pt: bool = False,
-        from_flax: bool = False,
-        key_mapping: Mapping[str, str] | None = None,
-        ignore_mismatched_sizes: bool = False,
-        output_loading_info: bool = False,
-        _do_init: bool = True,
-        **kwargs: Any,
-    ) -> Any:
-        """Load a model from a folder, a file of weights, or the Hub.
-
-        The weights are read through a plan made of the file's headers and the model's description: nothing is
-        initialised that the checkpoint provides, and no tensor is held twice.
-
-        Args:
-            pretrained_model_name_or_path: a folder, a `.safetensors`, `.msgpack`, `.bin` or `.gguf` file, or a Hub
-                id; `None` with `config` and `state_dict`. In a folder, torch-layout safetensors come first, then
-                Flax safetensors, msgpack and Orbax, then `.bin`.
-            config: used in place of the checkpoint's.
-            state_dict: tensors in torch names and layout, used in place of the checkpoint's.
-            dtype: of the computation; float32 by default, "auto" for that of the checkpoint.
-            param_dtype: of the stored parameters, likewise.
-            torch_dtype: both at once.
-            attn_implementation, scan_layers, remat: as in `Policy`. The same files serve stacked and unrolled layers.
-            device_mesh: parameters are divided over its devices, and only the bytes that these hold are read.
-            sharding_rules: how: "tp", "fsdp", or a table of rules as in `flaxmodels.sharding.rules.shardings`.
-            seed: of parameters that the checkpoint does not have.
-            variant: loads `model.{variant}.safetensors` and the like.
-            use_safetensors: only safetensors if true, none if false.
-            gguf_file: name of a GGUF file in the folder.
-            from_pt: accepted for older scripts; the layout of a file is recognised.
-            from_flax: reads only files of Flax.
-            key_mapping: from regular expressions to what replaces them in the names of the checkpoint; the first one
-                that is found in a name counts.
-            ignore_mismatched_sizes: re-initialise parameters whose shapes differ, instead of raising.
-            output_loading_info: also return missing, unexpected and mismatched keys.
-            _do_init: if false, return the model without parameters, and the parameters that the checkpoint has.
-            kwargs: for the Hub (`revision`, `token`, `cache_dir`, `local_files_only`, `subfolder`, ...); then
-                fields of the configuration, which override it; others are refused by name.
-
-        Raises:
-            CheckpointError: files that are absent, damaged or of an unknown kind.
-            CheckpointMismatch: tensors of another shape, or of another model; all are listed.
-            ConfigError: a configuration that cannot be computed, or unknown keywords.
-        """
-        hub, overrides = split_hub_kwargs(kwargs)
-        if pretrained_model_name_or_path is None:
-            if config is None or state_dict is None:
-                raise FlaxModelsError("from_pretrained(None) needs config= and state_dict=")
-            location = Location(".", True)
-        else:
-            location = resolve(pretrained_model_name_or_path, **hub).named(gguf_file)
-        found = cls._config(location, config, overrides)
-        if state_dict is None:
-            weights = location.weights(variant=variant, use_safetensors=use_safetensors, from_flax=from_flax)
-        else:
-            weights = _state_dict_weights(state_dict)
-        if key_mapping is not None:
-            weights = renamed(weights, key_mapping)
-        wishes = [torch_dtype or dtype or "float32", torch_dtype or param_dtype or "float32"]
-        dtypes = [_auto_dtype(found, weights.source) if wish == "auto" else wish for wish in wishes]
-        policy = Policy(to_dtype(dtypes[0]), to_dtype(dtypes[1]), attn_implementation, scan_layers, remat)
-        model = cls.part(found, policy, *model_args)
-        model.seed = seed
-        if cls.can_generate() and (path := location.find(GENERATION_CONFIG_NAME)):
-            model.generation_config = GenerationConfig(**read_json(path))
-        placed = None if device_mesh is None else shardings(model, device_mesh, sharding_rules)
-        given = state_dict is not None
-        params, info = model._load(weights, ignore_mismatched_sizes, placed, complete=_do_init, copy=given)
-        if wishes[1] == "auto":
-            load.report_half(cls.__name__, params)
-        if _do_init:
-            model._fill(params, complete=True)
-        result = (model,) if _do_init else (model, _nest(params))
-        result += (info,) if output_loading_info else ()
-        return result if len(result) > 1 else model
-
-    @classmethod
-    def _config(cls, location: Location, config: Any, overrides: dict[str, Any]) -> PreTrainedConfig:
-        values = location.config() if config is None else config
-        if not isinstance(values, dict):
-            values = cls.config_class.from_any(values).to_dict()
-        if (found := values.get("model_type", cls.config_class.model_type)) != cls.config_class.model_type:
-            raise ConfigError(
-                f"{location.root} is a model of type {found!r}, but {cls.__name__} loads "
-                f"{cls.config_class.model_type!r}: use the class of its type, or AutoModel"
-            )
-        return cls.config_class.from_dict(values, **overrides)
-
-    def _load(
-        self,
-        weights: Weights,
-        ignore_mismatched_sizes: bool,
-        placed: Mapping[str, NamedSharding] | None,
-        *,
-        complete: bool,
-        copy: bool,
-    ) -> tuple[dict[str, jax.Array], load.LoadingInfo]:
-        """The parameters by name; those that are not in the checkpoint are drawn if `complete`."""
-        plan = load.plan_loading(self, weights)
-        load.check(plan, weights, ignore_mismatched_sizes=ignore_mismatched_sizes)
-        params = load.read_leaves(plan, weights.source, self._shapes(), placed, copy=copy)
-        if complete and (absent := set(self._shapes()) - set(params)):
-            drawn = self._draw(jax.random.key(self.seed), absent)
-            params |= drawn if placed is None else {k: jax.device_put(v, placed[k]) for k, v in drawn.items()}
-        load.report(type(self).__name__, str(weights.path), plan)
-        return params, load.LoadingInfo.of(plan)
-
+    from_pretrained = classmethod(from_pretrained)
+    save_pretrained = save_pretrained
+    state_dict = state_dict
+    load_state_dict = load_state_dict
     load_flax_weights = staticmethod(load_flax_weights)
     load_flax_sharded_weights = staticmethod(load_flax_sharded_weights)
-
-    # ---- saving
-
-    def save_pretrained(
-        self,
-        save_directory: str | Path,
-        is_main_process: bool = True,
-        params: Params | None = None,
-        max_shard_size: int | str = "5GB",
-        safe_serialization: bool = True,
-        variant: str | None = None,
-        format: str | None = None,
-    ) -> None:
-        """Save the weights and the configuration into a folder, all at once or not at all.
-
-        Parameters that several processes share are saved by all of them together: each calls this with the same
-        arguments, and a folder that all see.
-
-        Args:
-            save_directory: made if absent. Weights that an earlier save of this variant left there, in whatever
-                format, go.
-            is_main_process: nothing is written if false.
-            params: saved in place of the model's own.
-            max_shard_size: bytes, or "5GB", "200MB" and the like; more than that is split, with an index.
-            safe_serialization: `format="torch"` if true, else `format="flax"`.
-            variant: saves as `model.{variant}.safetensors` and the like.
-            format: "torch", `model.safetensors` in torch names and layout, which torch tools load as it is; "flax",
-                `flax_model.msgpack`; "flax-safetensors"; "orbax", the folder `flax_model.orbax`.
-
-        Raises:
-            CheckpointError: the disk is full or the folder is not writable; what was there is unchanged.
-        """
-        if not is_main_process:
-            return
-        found = functional(self)
-        values = dict(zip(found.paths, found.values(params), strict=True))
-        self._check_shapes(values)
-        chosen = save.format_named(format or ("torch" if safe_serialization else "flax"))
-        leaves = DeviceSource(values) if chosen.is_tree else ParamsSource(values)
-        source = chosen.view(self, leaves)
-        stored = {"dtype" if "dtype" in vars(self.config) else "torch_dtype": _widest_dtype(values)}
-        texts = {CONFIG_NAME: self.config.to_json_string(architectures=[type(self).__name__], **stored)}
-        if self.generation_config.to_dict() != GenerationConfig.from_model_config(self.config).to_dict():
-            texts[GENERATION_CONFIG_NAME] = self.generation_config.to_json_string()
-        crew = crew_of(values.values())
-        save.save_checkpoint(Path(save_directory), source, texts, chosen, max_shard_size, variant, crew=crew)
-
-    def state_dict(self, params: Params | None = None) -> dict[str, np.ndarray]:
-        """The parameters under torch names and in torch layout; a tied one under each of its names."""
-        found = functional(self)
-        view = torch_view(self, ParamsSource(dict(zip(found.paths, found.values(params), strict=True))))
-        state = {name: view.read(name) for name in view.headers}
-        aliases = {alias: state[leaf.torch_names[0]] for alias, leaf in split_shared(self)[1].items()}
-        return state | aliases
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> load.LoadingInfo:
-        """Set parameters from torch names and layout (numpy, jax or torch tensors).
-
-        Raises:
-            CheckpointMismatch: tensors of another shape, or, if `strict`, missing or unexpected ones.
-        """
-        return load_into(self, _state_dict_weights(state_dict), strict)
-
-
-def _nest(values: Mapping[str, Any]) -> Params:
-    return traverse_util.unflatten_dict(dict(values), sep="/")
-
-
-def _flatten(params: Mapping[str, Any]) -> dict[str, Any]:
-    return traverse_util.flatten_dict(params, sep="/")
-
-
-def _auto_dtype(config: PreTrainedConfig, source: Source) -> Any:
-    """The dtype that the configuration names, else that of the checkpoint's first floating tensor."""
-    for name in ("dtype", "torch_dtype"):
-        if named := vars(config).get(name):
-            return named
-    floating = (header.dtype for header in source.headers.values() if jnp.issubdtype(header.dtype, jnp.floating))
-    return next(floating, "float32")
-
-
-def _widest_dtype(values: Mapping[str, Any]) -> str:
-    return np.dtype(jnp.result_type(*(value.dtype for value in values.values()))).name
-
-
-def _state_dict_weights(state_dict: Mapping[str, Any]) -> Weights:
-    arrays = {
-        name: torch_bridge.to_numpy(value) if torch_bridge.is_tensor(value) else np.asarray(value)
-        for name, value in state_dict.items()
-    }
-    return Weights(Path("state_dict"), ParamsSource(arrays), "torch")

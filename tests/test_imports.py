@@ -16,6 +16,7 @@ ROOMS = [
     {"flaxmodels.files"},
     {"flaxmodels.nn", "flaxmodels.config", "flaxmodels.outputs", "flaxmodels.tokenizer"},
     {"flaxmodels.checkpoint", "flaxmodels.generation", "flaxmodels.sharding"},
+    {"flaxmodels.pretrained"},
     {"flaxmodels.model"},
     {"flaxmodels.models"},
     {"flaxmodels.registry"},

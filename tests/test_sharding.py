@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
+from counting import counting, held
 from jax.sharding import Mesh, PartitionSpec
 
 from flaxmodels import LlamaConfig, LlamaForCausalLM
@@ -35,36 +36,13 @@ def mesh():
     return Mesh(np.array(jax.devices()).reshape(2, 4), ("data", "model"))
 
 
-class Counting:
-    """A source that counts the bytes read from it."""
-
-    def __init__(self, source):
-        self.source, self.headers, self.bytes = source, source.headers, 0
-
-    def read(self, name, index=None):
-        array = self.source.read(name, index)
-        self.bytes += array.nbytes
-        return array
-
-
 @pytest.mark.parametrize("scan_layers", [False, True])
 @pytest.mark.parametrize("rules", ["tp", "fsdp"])
 def test_reads_the_bytes_that_the_devices_hold_and_computes_the_same(folder, mesh, rules, scan_layers, monkeypatch):
     counters = []
-    weights = resolve.Location.weights
-
-    def counted(self, **kwargs):
-        found = weights(self, **kwargs)
-        counters.append(Counting(found.source))
-        return resolve.Weights(found.path, counters[-1], found.layout)
-
-    monkeypatch.setattr(resolve.Location, "weights", counted)
+    monkeypatch.setattr(resolve.Location, "weights", counting(counters))
     model = LlamaForCausalLM.from_pretrained(folder, device_mesh=mesh, sharding_rules=rules, scan_layers=scan_layers)
-    held = {}
-    for path, array in jax.tree_util.tree_flatten_with_path(model.params)[0]:
-        for shard in array.addressable_shards:
-            held[jax.tree_util.keystr(path), str(shard.index)] = shard.data.nbytes
-    assert counters[0].bytes == sum(held.values())
+    assert counters[0].bytes == held(model.params)
     divided = [leaf for leaf in jax.tree.leaves(model.params) if not leaf.is_fully_replicated]
     assert len(divided) >= len(jax.tree.leaves(model.params)) // 2
     whole = LlamaForCausalLM.from_pretrained(folder)

@@ -73,6 +73,8 @@ class Location:
 
     def find(self, name: str) -> Path | None:
         """The local path of the file called `name`, downloaded if need be; `None` if the model has no such file."""
+        if not self.root:
+            return None
         if self.is_local:
             path = Path(self.root) / name
             return path if path.is_file() or (path / METADATA).is_file() else None
@@ -166,6 +168,10 @@ class Location:
         return Weights(path, ShardedFiles(path, opener), (layouts or {"torch"}).pop())
 
 
+NOWHERE = Location("", False)
+"""The location of a model that has no files."""
+
+
 def resolve(name_or_path: str | Path, **hub: Any) -> Location:
     """The location of a model, from a folder, a file of weights, or a Hub id."""
     path = Path(name_or_path).expanduser()
@@ -212,6 +218,8 @@ def open_weights(path: Path) -> Weights:
 def renamed(weights: Weights, key_mapping: Mapping[str, str]) -> Weights:
     """The same tensors under other names: in each, the first regular expression found there is replaced.
 
+    An empty mapping changes nothing.
+
     Raises:
         CheckpointError: two tensors would have one name.
     """
@@ -220,6 +228,8 @@ def renamed(weights: Weights, key_mapping: Mapping[str, str]) -> Weights:
         found = (pattern for pattern in key_mapping if re.search(pattern, name))
         return next((re.sub(pattern, key_mapping[pattern], name) for pattern in found), name)
 
+    if not key_mapping:
+        return weights
     names = {name: rename(name) for name in weights.source.headers}
     if repeated := sorted(new for new, count in Counter(names.values()).items() if count > 1):
         raise CheckpointError(f"key_mapping gives several tensors the same name: {', '.join(repeated)}")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-from flax import nnx
+from flax import nnx, traverse_util
 
 from flaxmodels.changes import changes
 from flaxmodels.errors import FlaxModelsError
 from flaxmodels.nn.module import Module, is_abstract, split_shared
+
+Params = dict[str, Any]
+"""Nested dict with string keys and arrays as leaves."""
 
 
 class Functional:
@@ -60,6 +63,16 @@ class Functional:
         }
         check_keys(given, self.paths)
         return [given[path] for path in self.paths]
+
+
+def nest(values: Mapping[str, Any]) -> Params:
+    """A nested dict of values by "/"-joined path."""
+    return traverse_util.unflatten_dict(dict(values), sep="/")
+
+
+def flatten(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The leaves of a nested dict by "/"-joined path."""
+    return traverse_util.flatten_dict(params, sep="/")
 
 
 def check_keys(given, expected) -> None:

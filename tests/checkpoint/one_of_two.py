@@ -17,45 +17,14 @@ number, port, source, target = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.a
 jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=number)
 
 import numpy as np  # noqa: E402
+from counting import counting, held  # noqa: E402
 from jax.sharding import Mesh  # noqa: E402
 
 from flaxmodels.files import resolve  # noqa: E402
 from flaxmodels.models.llama import LlamaForCausalLM  # noqa: E402
 
-
-class Counting:
-    """A source that counts the bytes read from it."""
-
-    def __init__(self, source):
-        self.source, self.headers, self.bytes = source, source.headers, 0
-
-    def read(self, name, index=None):
-        array = self.source.read(name, index)
-        self.bytes += array.nbytes
-        return array
-
-
-def held(params) -> int:
-    """Bytes of the distinct parts of the parameters on the devices of this process."""
-    parts = {
-        (jax.tree_util.keystr(path), str(shard.index)): shard.data.nbytes
-        for path, array in jax.tree_util.tree_flatten_with_path(params)[0]
-        for shard in array.addressable_shards
-    }
-    return sum(parts.values())
-
-
-weights = resolve.Location.weights
-counters: list[Counting] = []
-
-
-def counted(self, **kwargs):
-    found = weights(self, **kwargs)
-    counters.append(Counting(found.source))
-    return resolve.Weights(found.path, counters[-1], found.layout)
-
-
-resolve.Location.weights = counted
+counters: list = []
+resolve.Location.weights = counting(counters)
 mesh = Mesh(np.array(jax.devices()).reshape(2, 4).T, ("data", "model"))  # "model" spans the processes
 figures = {}
 for rules in ("tp", "fsdp"):

@@ -41,7 +41,7 @@ def results(tmp_path_factory):
     processes = [
         subprocess.Popen(
             [sys.executable, script, str(number), *map(str, arguments)],
-            env=os.environ | {"PYTHONWARNINGS": "ignore"},
+            env=os.environ | {"PYTHONWARNINGS": "ignore", "PYTHONPATH": str(script.parent.parent)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
