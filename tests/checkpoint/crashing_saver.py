@@ -58,6 +58,18 @@ def kill_at(access: int) -> None:
     sys.addaudithook(watch)
 
 
+def outcome(child: int, moment: int | float) -> int:
+    """The exit status of a child, which is killed if it lives longer than a float `moment`."""
+    deadline = time.monotonic() + moment if isinstance(moment, float) else float("inf")
+    while time.monotonic() < deadline:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return status
+        time.sleep(0.0005)
+    os.kill(child, signal.SIGKILL)
+    return os.waitpid(child, 0)[1]
+
+
 def serve(config: dict) -> None:
     model = LlamaModel.abstract(config)
     for way in WAYS:
@@ -66,10 +78,7 @@ def serve(config: dict) -> None:
     for line in sys.stdin:
         folder, way, moment = json.loads(line)
         if child := os.fork():
-            if isinstance(moment, float):
-                time.sleep(moment)
-                os.kill(child, signal.SIGKILL)
-            print(os.waitpid(child, 0)[1], flush=True)
+            print(outcome(child, moment), flush=True)
         else:
             signal.alarm(60)
             if isinstance(moment, int):

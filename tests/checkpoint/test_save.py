@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -236,7 +237,9 @@ def test_a_kill_at_any_moment_leaves_one_version_or_the_other(model, tmp_path, k
 @pytest.mark.parametrize("second", ["flax", "convert"])
 def test_a_hundred_kills_at_random_moments(model, tmp_path, killed_saver, second):
     ones = jax.tree.map(jnp.ones_like, model.params)
-    moments = np.random.default_rng(0).uniform(0, 0.06, 100)
+    begin = time.perf_counter()
+    assert killed_saver(tmp_path, second, 10**9)
+    moments = np.random.default_rng(0).uniform(0, 2 * (time.perf_counter() - begin), 100)
     model.save_pretrained(tmp_path, params=ones, **WAYS["torch"])
     versions = []
     for moment in moments:
