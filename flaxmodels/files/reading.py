@@ -33,6 +33,7 @@ def forget(array: np.ndarray) -> None:
     base: Any = array
     while isinstance(base, np.ndarray):
         base = base.base
+    base = base.obj if isinstance(base, memoryview) else base
     if not isinstance(base, FileMap) or array.size == 0 or not hasattr(mmap, "MADV_DONTNEED"):
         return
     origin = np.frombuffer(base, np.uint8).ctypes.data
