@@ -82,6 +82,23 @@ class PreTrainedConfig:
         self.id2label = {number: f"LABEL_{number}" for number in range(count)}
         self.label2id = {label: number for number, label in self.id2label.items()}
 
+    # ---- what the parts of a model ask, whatever an architecture calls it
+
+    @property
+    def kv_heads(self) -> int:
+        """Number of key-value heads; as many as query heads unless configured."""
+        return getattr(self, "num_key_value_heads", None) or self.num_attention_heads
+
+    @property
+    def features_per_head(self) -> int:
+        """`head_dim`, or `hidden_size / num_attention_heads` where it is not configured."""
+        return getattr(self, "head_dim", None) or self.hidden_size // self.num_attention_heads
+
+    @property
+    def attention_windows(self) -> tuple[int | None, ...]:
+        """How many tokens each layer looks back over, itself included; `None` for all."""
+        return (None,) * self.num_hidden_layers
+
     @classmethod
     def from_dict(cls, values: dict[str, Any], **overrides: Any) -> Self:
         """A configuration from the contents of a `config.json`; `overrides` win and must be known names."""

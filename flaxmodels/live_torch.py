@@ -9,17 +9,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from flax import traverse_util
 
 from flaxmodels.checkpoint import load
 from flaxmodels.checkpoint.mapping import torch_view
-from flaxmodels.checkpoint.params import ParamsSource
+from flaxmodels.checkpoint.params import DeviceSource, ParamsSource
 from flaxmodels.errors import ConfigError
 from flaxmodels.files.resolve import Weights, open_weights
 from flaxmodels.model import PreTrainedModel
 from flaxmodels.nn.functional import Params
 from flaxmodels.nn.policy import Policy, to_dtype
+from flaxmodels.pretrained import named_as_torch
 from flaxmodels.registry import find_class
 from interop import torch_bridge
 
@@ -27,7 +29,8 @@ from interop import torch_bridge
 def from_torch(module: Any, *, dtype: Any = None, param_dtype: Any = None, **options: Any) -> PreTrainedModel:
     """The Flax model with the weights of a live torch module of transformers.
 
-    On a CPU, tensors whose layout is the same are shared, not copied: a later change of the module in place shows.
+    Tensors whose layout is the same are shared, not copied, where both libraries use one device: a later change of
+    the module in place shows. On a GPU they pass through DLPack and never through the host.
 
     Args:
         module: of a class that exists here under the same name, such as `BertForMaskedLM`.
@@ -38,7 +41,7 @@ def from_torch(module: Any, *, dtype: Any = None, param_dtype: Any = None, **opt
     cls = find_class(type(module).__name__)
     if cls is None:
         raise ConfigError(f"there is no Flax class for {type(module).__name__}: see flaxmodels.registry.ARCHITECTURES")
-    state = _numpy(module.state_dict())
+    state = _arrays(module.state_dict())
     stored = next(value.dtype for value in state.values() if not np.issubdtype(value.dtype, np.integer))
     policy = Policy(to_dtype(dtype or stored), to_dtype(param_dtype or stored), **options)
     model = cls.part(module.config, policy)
@@ -51,7 +54,8 @@ def to_torch(model: PreTrainedModel, module: Any = None, params: Params | None =
 
     Tensors share memory with the parameters where torch can; `module` gets copies.
     """
-    state = {name: torch_bridge.from_numpy(np.asarray(value)) for name, value in model.state_dict(params).items()}
+    source = DeviceSource if shares_device(jax.default_backend()) else ParamsSource
+    state = {name: _tensor(value) for name, value in named_as_torch(model, params, source).items()}
     if module is None:
         return state
     torch_bridge.fill(module, state)
@@ -60,7 +64,7 @@ def to_torch(model: PreTrainedModel, module: Any = None, params: Params | None =
 
 def convert_pytorch_state_dict_to_flax(pt_state_dict: Mapping[str, Any], flax_model: PreTrainedModel) -> Params:
     """A torch state dict as a parameter tree for `flax_model`, whose own parameters are not needed."""
-    return _converted(Weights(Path("state_dict"), ParamsSource(_numpy(pt_state_dict)), "torch"), flax_model, True)
+    return _converted(Weights(Path("state_dict"), DeviceSource(_arrays(pt_state_dict)), "torch"), flax_model, True)
 
 
 def load_pytorch_checkpoint_in_flax_state_dict(
@@ -102,8 +106,24 @@ def _converted(weights: Weights, model: PreTrainedModel, strict: bool) -> Params
     return traverse_util.unflatten_dict(load.read_leaves(plan, weights.source, model._shapes()), sep="/")
 
 
-def _numpy(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    return {
-        name: torch_bridge.to_numpy(value) if torch_bridge.is_tensor(value) else np.asarray(value)
-        for name, value in state.items()
-    }
+def _arrays(state: Mapping[str, Any]) -> dict[str, np.ndarray | jax.Array]:
+    return {name: _array(value) for name, value in state.items()}
+
+
+def _array(value: Any) -> np.ndarray | jax.Array:
+    if not torch_bridge.is_tensor(value):
+        return value if isinstance(value, jax.Array) else np.asarray(value)
+    if shares_device(value.device.type):
+        return jax.dlpack.from_dlpack(value.detach().contiguous())
+    return torch_bridge.to_numpy(value)
+
+
+def _tensor(array: Any) -> Any:
+    if isinstance(array, jax.Array) and len(array.devices()) == 1:
+        return torch_bridge.from_dlpack(array)
+    return torch_bridge.from_numpy(np.asarray(array))
+
+
+def shares_device(kind: str) -> bool:
+    """Whether arrays on devices of that kind pass through DLPack: on a GPU, if both libraries use it."""
+    return kind in ("cuda", "gpu") and jax.default_backend() == "gpu" and torch_bridge.has_accelerator()

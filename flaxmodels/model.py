@@ -13,8 +13,9 @@ import numpy as np
 from flaxmodels.checkpoint.into import load_flax_sharded_weights, load_flax_weights
 from flaxmodels.config import PreTrainedConfig
 from flaxmodels.errors import FlaxModelsError
-from flaxmodels.generation.call import can_generate, generate
+from flaxmodels.generation.call import generate, stream, warmup
 from flaxmodels.generation.config import GenerationConfig
+from flaxmodels.nn.cache import Cache, empty_cache
 from flaxmodels.nn.call import call
 from flaxmodels.nn.dropout import split_key
 from flaxmodels.nn.functional import Params, check_keys, flatten, functional, nest
@@ -36,6 +37,7 @@ class PreTrainedModel(Module):
         base_model_prefix: name of the base model inside a model with a head, and in checkpoints of such models.
         main_input_name: name of the first input.
         tp_plan: how tensor parallelism divides the layers, as `flaxmodels.sharding.rules.tensor_parallel` reads it.
+        predicts_next_token: whether `generate` works; set by models with a head for causal language modelling.
         ignored_names: regular expressions for tensors that torch checkpoints have and that are not parameters.
         config, policy: what is computed, and how.
         generation_config: settings of `generate` where a call gives none.
@@ -47,6 +49,7 @@ class PreTrainedModel(Module):
     main_input_name: ClassVar[str] = "input_ids"
     ignored_names: ClassVar[tuple[str, ...]] = ()
     framework: ClassVar[str] = "flax"
+    predicts_next_token: ClassVar[bool] = False
 
     config: PreTrainedConfig
     policy: Policy
@@ -163,8 +166,33 @@ class PreTrainedModel(Module):
 
     # ---- generation
 
-    can_generate = classmethod(can_generate)
+    @classmethod
+    def can_generate(cls) -> bool:
+        """Whether the model predicts the next token."""
+        return cls.predicts_next_token
+
+    def init_cache(self, batch_size: int, max_length: int, dtype: Any = None) -> Cache:
+        """An empty cache with room for `max_length` tokens of `batch_size` sequences, by default in `policy.dtype`."""
+        config, stored = self.config, to_dtype(dtype or self.policy.dtype)
+        return tuple(
+            empty_cache(batch_size, max_length, config.kv_heads, config.features_per_head, stored, window)
+            for window in config.attention_windows
+        )
+
+    def prepare_inputs_for_generation(
+        self, input_ids: jax.Array, attention_mask: jax.Array, position_ids: jax.Array, cache: Cache
+    ) -> dict[str, Any]:
+        """The inputs of `forward` for the next tokens `[batch, q_len]` of a text; the mask is of the whole text."""
+        return {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "position_ids": position_ids,
+            "past_key_values": cache,
+        }
+
     generate = generate
+    stream = stream
+    warmup = warmup
 
     # ---- parameters
 

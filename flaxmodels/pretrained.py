@@ -202,8 +202,13 @@ def save_pretrained(
 
 def state_dict(model: Any, params: Params | None = None) -> dict[str, np.ndarray]:
     """The parameters under torch names and in torch layout; a tied one under each of its names."""
+    return named_as_torch(model, params, ParamsSource)
+
+
+def named_as_torch(model: Any, params: Params | None, source: type[ParamsSource]) -> dict[str, Any]:
+    """`state_dict`, of arrays as that kind of source gives them."""
     found = functional(model)
-    view = torch_view(model, ParamsSource(dict(zip(found.paths, found.values(params), strict=True))))
+    view = torch_view(model, source(dict(zip(found.paths, found.values(params), strict=True))))
     state = {name: view.read(name) for name in view.headers}
     aliases = {alias: state[leaf.torch_names[0]] for alias, leaf in split_shared(model)[1].items()}
     return state | aliases

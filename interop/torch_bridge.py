@@ -82,6 +82,16 @@ def from_numpy(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(array.view(_CARRIERS[name])).view(getattr(torch, name))
 
 
+def from_dlpack(array: Any) -> torch.Tensor:
+    """The array of another library as a tensor on the same device, sharing its memory."""
+    return _torch().from_dlpack(array)
+
+
+def has_accelerator() -> bool:
+    """Whether torch sees a GPU."""
+    return _torch().cuda.is_available()
+
+
 def is_tensor(value: object) -> bool:
     """Whether this is a torch tensor; torch is not imported to find out."""
     return type(value).__module__.split(".")[0] == "torch"

@@ -9,8 +9,9 @@ import torch
 import transformers
 
 import interop
-from flaxmodels import BertForMaskedLM, LlamaForCausalLM
+from flaxmodels import BertForMaskedLM, LlamaForCausalLM, live_torch
 from flaxmodels.errors import ConfigError
+from interop import torch_bridge
 from interop.errors import InteropError
 
 
@@ -53,6 +54,19 @@ def test_a_live_module_becomes_a_model_with_its_logits(module):
 def test_bfloat16_stays_bfloat16_bit_for_bit(module):
     module = module.to(torch.bfloat16)
     state = interop.to_torch(interop.from_torch(module))
+    assert all(torch.equal(state[name], tensor) for name, tensor in module.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_arrays_of_a_shared_device_pass_through_dlpack(module, dtype, monkeypatch):
+    """Between CPU tensors here, which DLPack serves as it does those of a GPU."""
+    monkeypatch.setattr(live_torch, "shares_device", lambda kind: True)
+    monkeypatch.setattr(torch_bridge, "to_numpy", None)
+    monkeypatch.setattr(torch_bridge, "from_numpy", None)
+    module = module.to(dtype)
+    model = interop.from_torch(module)
+    assert model.params["model"]["norm"]["scale"].dtype == str(dtype).removeprefix("torch.")
+    state = interop.to_torch(model)
     assert all(torch.equal(state[name], tensor) for name, tensor in module.state_dict().items())
 
 

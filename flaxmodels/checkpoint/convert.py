@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from flaxmodels.checkpoint import load, save
+from flaxmodels.files.reading import forget
 from flaxmodels.files.resolve import CONFIG_NAME, Weights
 from interop.plan import Plan
 from interop.source import Header, Index, Source
@@ -27,7 +28,10 @@ class Cast:
     def read(self, name: str, index: Index | None = None) -> np.ndarray:
         view = self.source.read(name, index)
         with np.errstate(over="ignore", invalid="ignore"):
-            return view.astype(self.headers[name].dtype, copy=False)
+            cast = view.astype(self.headers[name].dtype, copy=False)
+        if cast is not view:
+            forget(view)
+        return cast
 
 
 def convert(

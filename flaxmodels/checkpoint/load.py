@@ -105,9 +105,12 @@ def read_leaves(
         dtype = leaves[name].dtype
         if shardings is not None:
             return _read_sharded(mapped, name, leaves[name], shardings[name], arena)
+        value = mapped.read(name)
+        if isinstance(value, jax.Array):
+            return jnp.asarray(value, dtype)
         if copy or jax.default_backend() == "cpu":
-            return arena.hold(mapped.read(name), dtype, copy=copy)
-        return _to_accelerator(mapped.read(name), dtype)
+            return arena.hold(value, dtype, copy=copy)
+        return _to_accelerator(value, dtype)
 
     with ThreadPoolExecutor(WORKERS) as pool:
         values = list(progress(pool.map(read, names), len(names), "Loading weights"))

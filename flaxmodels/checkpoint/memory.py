@@ -8,12 +8,12 @@ import threading
 
 import numpy as np
 
+from flaxmodels.files.arrays import copy_into
+
 _ALIGNMENT = 64
 """Bytes. On the CPU, XLA takes memory so aligned as it is and copies any other."""
 _LARGE_PAGE = 2 << 20
 _CHUNK = 64 << 20
-_TILE = (1024, 256)
-_SMALL = 4 << 20
 
 
 class Arena:
@@ -33,11 +33,7 @@ class Arena:
         if ready and not copy:
             return view
         held = self._empty(view.shape, dtype)
-        with np.errstate(over="ignore", invalid="ignore"):
-            if view.ndim == 2 and view.flags.f_contiguous and (view.dtype != dtype or view.nbytes > _SMALL):
-                _transpose(view.T, held)
-            else:
-                np.copyto(held, view, casting="unsafe")
+        copy_into(held, view)
         return held
 
     def _empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -61,19 +57,3 @@ def _pages(size: int) -> np.ndarray:
     data = np.frombuffer(pages, np.uint8)
     start = -data.ctypes.data % _LARGE_PAGE
     return data[start : start + size]
-
-
-def _transpose(rows: np.ndarray, transposed: np.ndarray) -> None:
-    """Cast [rows, columns] into [columns, rows], in tiles that the processor's cache holds.
-
-    Each tile is first cast in the order of the source: a strided cast is several times slower, and rows a power of
-    two apart evict each other from the cache.
-    """
-    scratch = np.empty(_TILE, transposed.dtype)
-    bits = np.dtype(f"u{transposed.dtype.itemsize}")
-    for top in range(0, rows.shape[0], _TILE[0]):
-        for left in range(0, rows.shape[1], _TILE[1]):
-            part = rows[top : top + _TILE[0], left : left + _TILE[1]]
-            tile = scratch[: part.shape[0], : part.shape[1]]
-            np.copyto(tile, part, casting="unsafe")
-            transposed[left : left + _TILE[1], top : top + _TILE[0]].view(bits)[...] = tile.view(bits).T

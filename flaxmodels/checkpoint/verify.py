@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from flaxmodels.checkpoint import load
+from flaxmodels.files.arrays import contiguous
 from flaxmodels.files.reading import forget
 from flaxmodels.files.resolve import Weights
 
@@ -52,22 +54,20 @@ def compare(model, first: Weights, second: Weights) -> Report:
     both = [name for name in ours.headers if name in theirs.headers]
     apart = sorted(set(ours.headers) ^ set(theirs.headers)) + [name for plan in plans for name in plan.unexpected]
     apart += [wrong.name for plan in plans for wrong in plan.mismatched]
-    compared = (_compare(name, ours.read(name), theirs.read(name)) for name in both)
-    return Report(tuple(load.progress(compared, len(both), "Comparing weights")), tuple(dict.fromkeys(apart)))
+    with ThreadPoolExecutor(load.WORKERS) as pool:
+        compared = (_compare(name, ours.read(name), theirs.read(name), pool) for name in both)
+        found = tuple(load.progress(compared, len(both), "Comparing weights"))
+    return Report(found, tuple(dict.fromkeys(apart)))
 
 
-def _compare(name: str, first: np.ndarray, second: np.ndarray) -> Comparison:
-    same, difference, size = True, 0.0, 0.0
-    for ours, theirs in zip(_blocks(first), _blocks(second), strict=True):
-        if not _same(ours, theirs):
-            same = False
-            found = _squares(ours, theirs)
-            difference, size = difference + found[0], size + found[1]
-        else:
-            size += _squares(ours, ours)[1]
-        forget(ours)
-        forget(theirs)
-    return Comparison(name, (first.dtype, second.dtype), same, _ratio(difference, size))
+def _compare(name: str, first: np.ndarray, second: np.ndarray, pool: ThreadPoolExecutor) -> Comparison:
+    order = np.argsort([-stride for stride in first.strides], kind="stable")
+    pairs = list(zip(*(_blocks(array.transpose(order)) for array in (first, second)), strict=True))
+    same = all(pool.map(_same, *zip(*pairs, strict=True)))
+    error = 0.0 if same else _ratio(*map(sum, zip(*pool.map(_squares, *zip(*pairs, strict=True)), strict=True)))
+    forget(first)
+    forget(second)
+    return Comparison(name, (first.dtype, second.dtype), same, error)
 
 
 def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
@@ -81,8 +81,7 @@ def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
 def _same(first: np.ndarray, second: np.ndarray) -> bool:
     """Whether the bits are equal, those of the wider one when it is cast to the other's dtype."""
     narrow = min(first.dtype, second.dtype, key=lambda dtype: dtype.itemsize)
-    with np.errstate(over="ignore", invalid="ignore"):
-        ours, theirs = (array.astype(narrow, copy=False).view(f"u{narrow.itemsize}") for array in (first, second))
+    ours, theirs = (contiguous(array, narrow).view(f"u{narrow.itemsize}") for array in (first, second))
     return np.array_equal(ours, theirs)
 
 

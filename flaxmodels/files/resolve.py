@@ -165,7 +165,8 @@ class Location:
             layouts.add(weights.layout)
             return weights.source
 
-        return Weights(path, ShardedFiles(path, opener), (layouts or {"torch"}).pop())
+        rename = tf.torch_name if ".h5." in path.name else str
+        return Weights(path, ShardedFiles(path, opener, rename), (layouts or {"torch"}).pop())
 
 
 NOWHERE = Location("", False)

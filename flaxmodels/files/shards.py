@@ -76,10 +76,15 @@ class ShardedFiles:
             tensors that are not there.
     """
 
-    def __init__(self, index_path: str | os.PathLike[str], opener: Callable[[Path], Source]):
-        """Opens every shard with `opener`: `SafetensorsFile`, `MsgpackFile` or `TorchPickle`."""
+    def __init__(
+        self,
+        index_path: str | os.PathLike[str],
+        opener: Callable[[Path], Source],
+        rename: Callable[[str], str] = str,
+    ):
+        """Opens every shard with `opener`, which gives names that `rename` makes of those in the index."""
         self.path = Path(index_path)
-        weight_map = read_weight_map(self.path)
+        weight_map = {rename(name): file for name, file in read_weight_map(self.path).items()}
         shards = {file: opener(path) for file, path in _shard_paths(self.path, weight_map).items()}
         absent = [f"{name} ({file})" for name, file in weight_map.items() if name not in shards[file].headers]
         if absent:

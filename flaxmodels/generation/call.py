@@ -5,32 +5,31 @@ from __future__ import annotations
 import functools
 import logging
 import secrets
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from flaxmodels.errors import FlaxModelsError
+from flaxmodels.generation import loop
 from flaxmodels.generation.config import DEFAULT_NEW_TOKENS, GenerationConfig, settle
-from flaxmodels.generation.loop import Request, compiled_loop
-from flaxmodels.generation.prompt import Prompt, bucket, read_prompt
+from flaxmodels.generation.logits import NO_TOKEN, Custom
+from flaxmodels.generation.processing import ids, processing
+from flaxmodels.generation.prompt import Prompt, bucket, decoder_prompt, encoder_inputs, read_prompt
+from flaxmodels.generation.reading import Program, Request
+from flaxmodels.generation.result import DecodingCache, GenerateOutput, Job, StopStrings
+from flaxmodels.generation.sampling import State
 from flaxmodels.nn.functional import functional
-from flaxmodels.outputs import ModelOutput
+from flaxmodels.nn.policy import to_dtype
 
 logger = logging.getLogger("flaxmodels")
 
-EOS_TOKEN_IDS = 8
-
-_GENERATIVE = ("ForCausalLM", "LMHeadModel")
-
-
-class GenerateOutput(ModelOutput):
-    """`sequences`: int32 `[batch, prompt_len + new]`, the prompts as given and their answers.
-
-    Rows that ended before the longest one are filled with `pad_token_id`.
-    """
-
-    sequences: jax.Array
+BLOCK = 8
+"""Tokens that are decoded between two looks of the host."""
 
 
 def generate(
@@ -40,8 +39,17 @@ def generate(
     prng_key: jax.Array | None = None,
     *,
     attention_mask: Any = None,
+    inputs_embeds: Any = None,
+    decoder_input_ids: Any = None,
     params: Any = None,
-    seed: int | None = None,
+    seed: int | Sequence[int] | None = None,
+    past_key_values: DecodingCache | None = None,
+    cache_dtype: Any = None,
+    logits_processor: Sequence[Custom] = (),
+    assistant_model: Any = None,
+    assistant_params: Any = None,
+    streamer: Any = None,
+    tokenizer: Any = None,
     **settings: Any,
 ) -> GenerateOutput:
     """Continue prompts, one compiled call for prompt and answer.
@@ -50,37 +58,257 @@ def generate(
     never do.
 
     Args:
-        model: a causal language model.
-        input_ids: int `[batch, prompt_len]`, padded on the left; `bos_token_id` if not given.
+        model: one that predicts the next token.
+        input_ids: int `[batch, prompt_len]`, padded on the left; `bos_token_id` if not given. Of an encoder-decoder,
+            the input of the encoder, padded on the right.
         generation_config: settings that come before the model's own.
-        prng_key: for sampling; a fresh one if neither it nor `seed` is given.
+        prng_key: for drawing; a fresh one if neither it nor `seed` is given.
         attention_mask: `[batch, prompt_len]`, 0 for padding.
+        inputs_embeds: float `[batch, prompt_len, hidden]` in the place of `input_ids`; the result then has the answers
+            alone.
+        decoder_input_ids: int `[batch, prompt_len]`, with which the text of an encoder-decoder begins, in the place of
+            `decoder_start_token_id`.
         params: used in place of the model's own.
-        seed: in place of `prng_key`, an integer from 0 to 2**32 - 1.
+        seed: in place of `prng_key`, an integer from 0 to 2**32 - 1, or one for each prompt.
+        past_key_values: of an earlier result. What this prompt has in common with it is not read again.
+        cache_dtype: of keys and values; that of the computation by default.
+        logits_processor: functions of tokens int32 `[rows, room]` (-1 for padding), scores float32 `[rows, vocab]` and
+            how many tokens there are, which return scores; called while the program is traced.
+        assistant_model: a smaller model with the same vocabulary, which guesses tokens that `model` then checks: the
+            result is the same, sooner. For one prompt at a time.
+        assistant_params: in place of its own.
+        streamer: gets the prompts, then the tokens of each step, by `put`, and `end()`.
+        tokenizer: for `stop_strings`.
         settings: the attributes of `GenerationConfig`, which come before both configurations.
 
     Raises:
         ConfigError: settings that are unknown, impossible, contradictory or not implemented; all are listed.
         FlaxModelsError: a model that cannot generate, or a prompt that it cannot continue.
     """
-    if not can_generate(type(model)):
+    job = plan(
+        model,
+        input_ids,
+        generation_config,
+        prng_key,
+        attention_mask=attention_mask,
+        inputs_embeds=inputs_embeds,
+        decoder_input_ids=decoder_input_ids,
+        params=params,
+        seed=seed,
+        past_key_values=past_key_values,
+        cache_dtype=cache_dtype,
+        logits_processor=logits_processor,
+        assistant_model=assistant_model,
+        assistant_params=assistant_params,
+        **settings,
+    )
+    looks = {"streamer": streamer, "stop_strings": job.settings.stop_strings, "max_time": job.settings.max_time}
+    looks = [name for name, value in looks.items() if value is not None]
+    if not looks:
+        return job.finish(job.run())
+    _check_order(job, looks[0])
+    stops = StopStrings.read(tokenizer, job.settings.stop_strings)
+    if streamer is not None:
+        streamer.put(job.prompt.input_ids)
+    state = None
+    for last, new in _blocks(job, stops):
+        state = last
+        for column in () if streamer is None else new.T:
+            streamer.put(column)
+    if streamer is not None:
+        streamer.end()
+    return job.finish(state, stops)
+
+
+def stream(model: Any, *args: Any, tokenizer: Any = None, **kwargs: Any) -> Iterator[np.ndarray]:
+    """Tokens of an answer while it is decoded, int32 `[batch, some]`; takes what `generate` takes, but `streamer`.
+
+    The arguments are checked, and errors raised, at once.
+    """
+    job = plan(model, *args, **kwargs)
+    _check_order(job, "stream()")
+    stops = StopStrings.read(tokenizer, job.settings.stop_strings)
+    return (new for _, new in _blocks(job, stops))
+
+
+def _check_order(job: Job, name: str) -> None:
+    if job.strategy != "sample":
+        raise FlaxModelsError(f"{name} needs tokens that come one after another: no num_beams, no guessed tokens")
+
+
+def _blocks(job: Job, stops: StopStrings | None) -> Iterator[tuple[State, np.ndarray]]:
+    """The state after each block of tokens, and these tokens."""
+    begun = time.monotonic()
+    values = loop.prepared(job.model, job.values)
+    program = replace(job.program, prepared=True)
+    state = loop.compiled(job.model, loop.begin_tokens)(values, job.request, program=program)
+    advance = loop.compiled(job.model, loop.advance_tokens, donate="state")
+    start, seen = int(job.request.prompt_len), 0
+    while True:
+        tokens, length, finished = jax.device_get((state.text.tokens, state.text.length, state.finished))
+        answers = tokens[:, start:length]
+        if stops is not None:
+            finished = finished | stops.ended(answers)
+            answers = stops.cut(answers, int(job.request.pad_token_id))
+            state = state._replace(finished=finished)
+        new, seen = answers[:, seen:], answers.shape[1]
+        late = job.settings.max_time is not None and time.monotonic() - begun > job.settings.max_time
+        done = finished.all() or late or seen >= job.request.max_new_tokens
+        yield state, new
+        if done:
+            return
+        state = advance(values, job.request, state, np.int32(seen + BLOCK), program=program)
+
+
+def warmup(
+    model: Any, batch_size: int = 1, prompt_len: int = 1, max_new_tokens: int = DEFAULT_NEW_TOKENS, **settings: Any
+) -> None:
+    """Compile what calls of `generate` with this many rows, and prompts and answers of up to these lengths, will run.
+
+    A prompt of zeros is continued by one token. `settings` are those that the calls will have.
+    """
+    prompt = np.zeros((batch_size, prompt_len), np.int32)
+    job = plan(model, prompt, attention_mask=np.ones_like(prompt), max_new_tokens=max_new_tokens, **settings)
+    job = replace(job, request=job.request._replace(max_new_tokens=np.int32(1)))
+    jax.block_until_ready(job.run())
+
+
+def plan(
+    model: Any,
+    input_ids: Any = None,
+    generation_config: Any = None,
+    prng_key: jax.Array | None = None,
+    *,
+    attention_mask: Any = None,
+    inputs_embeds: Any = None,
+    decoder_input_ids: Any = None,
+    params: Any = None,
+    seed: int | Sequence[int] | None = None,
+    past_key_values: DecodingCache | None = None,
+    cache_dtype: Any = None,
+    logits_processor: Sequence[Custom] = (),
+    assistant_model: Any = None,
+    assistant_params: Any = None,
+    **settings: Any,
+) -> Job:
+    """What `generate` would do, with the same arguments."""
+    if not model.can_generate():
         raise FlaxModelsError(
             f"{type(model).__name__} cannot generate, as it does not predict the next token; "
             "load the checkpoint with AutoModelForCausalLM"
         )
     chosen = settle(model.generation_config, generation_config, settings)
-    prompt = read_prompt(input_ids, attention_mask, chosen, model.config.vocab_size)
+    vocab_size = model.config.vocab_size
+    encoder = None
+    if model.config.is_encoder_decoder:
+        given = {"input_ids": input_ids, "attention_mask": attention_mask, "inputs_embeds": inputs_embeds}
+        encoder = encoder_inputs(given, vocab_size)
+        if not encoder:
+            raise FlaxModelsError(f"{type(model).__name__}: generate() needs input_ids, the input of the encoder")
+        prompt = decoder_prompt(decoder_input_ids, len(next(iter(encoder.values()))), chosen, vocab_size)
+        inputs_embeds = None
+    else:
+        prompt = read_prompt(input_ids, attention_mask, chosen, vocab_size, inputs_embeds)
     new_tokens = _new_tokens(model, prompt, chosen)
-    request = _request(prompt.padded(), new_tokens, chosen, prng_key, seed)
+    guesses = _guesses(chosen, assistant_model)
+    beams = chosen.num_beams or 1
+    if guesses:
+        _check_guessing(model, prompt, beams, assistant_model)
+    cached = 0 if past_key_values is None else _cached(model, past_key_values, prompt, inputs_embeds, chosen)
+    length = prompt.input_ids.shape[1]
+    chunk = bucket(length - cached)
+    room = bucket(new_tokens + (guesses + 1 if guesses else 0))
+    program = Program(
+        slots=max(bucket(length) + room, bucket(cached + chunk) if cached else 0),
+        room=room,
+        chunk=chunk,
+        repeats=beams if beams > 1 else chosen.num_return_sequences or 1,
+        sample=bool(chosen.do_sample),
+        custom=tuple(logits_processor),
+        wanted=tuple(name for name in _WANTED if getattr(chosen, name)),
+        cache_dtype=None if cache_dtype is None else str(to_dtype(cache_dtype)),
+    )
+    ends, numbers = chosen.eos_token_ids, {}
+    if beams > 1:
+        program = replace(program, variant=(chosen.early_stopping or False, beams * max(2, 1 + len(ends))))
+        fill = (chosen.pad_token_id or ends[0]) if ends else NO_TOKEN
+        penalty = 1.0 if chosen.length_penalty is None else chosen.length_penalty
+        numbers = {"length_penalty": np.float32(penalty), "fill": np.int32(fill)}
+        _check_beams(program, past_key_values)
+    if guesses:
+        program = replace(program, variant=(guesses,))
+        numbers = {"max_matching_ngram_size": np.int32(chosen.max_matching_ngram_size or 2)}
+    padded = prompt.padded()
+    request = Request(
+        padded.input_ids,
+        padded.attention_mask,
+        prompt_len=np.int32(length),
+        max_new_tokens=np.int32(new_tokens),
+        eos_token_ids=ids(ends),
+        pad_token_id=np.int32(chosen.pad_token_id if chosen.pad_token_id is not None else (*ends, 0)[0]),
+        settings=processing(chosen, vocab_size, length, encoder is not None and "input_ids" in encoder),
+        **_randomness(chosen, prng_key, seed, len(prompt.input_ids)),
+        inputs_embeds=None if inputs_embeds is None else _padded_embeds(inputs_embeds, padded),
+        encoder=encoder,
+        cache=past_key_values.layers if cached and past_key_values is not None else None,
+        cached=np.int32(cached),
+        numbers=numbers,
+    )
     values = functional(model).values(params)
-    tokens, count = jax.device_get(compiled_loop(model)(values, request, room=bucket(new_tokens)))
-    return GenerateOutput(sequences=jax.device_put(np.concatenate([prompt.input_ids, tokens[:, :count]], axis=1)))
+    draft = None if assistant_model is None else (assistant_model, functional(assistant_model).values(assistant_params))
+    strategy = "beams" if beams > 1 else "speculate" if guesses else "sample"
+    return Job(strategy, model, values, chosen, prompt, request, program, inputs_embeds is not None, draft)
 
 
-def can_generate(model_class: type) -> bool:
-    """Whether a model class has a cache, and itself or a base of it has the name of a causal language model."""
-    named = any(base.__name__.endswith(_GENERATIVE) for base in model_class.__mro__)
-    return named and hasattr(model_class, "init_cache")
+_WANTED = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
+
+
+def _guesses(settings: GenerationConfig, assistant_model: Any) -> int:
+    """How many tokens are guessed at once; 0 if none are."""
+    if assistant_model is not None:
+        return settings.num_assistant_tokens or 5
+    return settings.prompt_lookup_num_tokens or 0
+
+
+def _check_guessing(model: Any, prompt: Prompt, beams: int, assistant_model: Any) -> None:
+    if len(prompt.input_ids) > 1:
+        raise FlaxModelsError(
+            f"guessed tokens (assistant_model, prompt_lookup_num_tokens) are for one prompt, not for "
+            f"{len(prompt.input_ids)}, whose answers would grow at different paces"
+        )
+    if beams > 1:
+        raise FlaxModelsError("guessed tokens (assistant_model, prompt_lookup_num_tokens) do not go with num_beams")
+    if assistant_model is None:
+        return
+    sizes = [one.config.vocab_size for one in (model, assistant_model)]
+    if sizes[0] != sizes[1] or not assistant_model.can_generate():
+        raise FlaxModelsError(
+            f"assistant_model: expected a model that predicts the next of {sizes[0]} tokens, got "
+            f"{type(assistant_model).__name__} with {sizes[1]}"
+        )
+
+
+def _check_beams(program: Program, past_key_values: Any) -> None:
+    if unknown := [name for name in ("output_attentions", "output_hidden_states") if name in program.wanted]:
+        raise FlaxModelsError(f"{unknown[0]} is not implemented for num_beams above 1; run the model on the result")
+    if past_key_values is not None:
+        raise FlaxModelsError("past_key_values do not go with num_beams, whose texts share no cache")
+
+
+def _cached(model: Any, cache: DecodingCache, prompt: Prompt, inputs_embeds: Any, settings: GenerationConfig) -> int:
+    """How many tokens of the prompt the cache holds; the last token is always read again, for its scores."""
+    if not isinstance(cache, DecodingCache):
+        raise FlaxModelsError(
+            f"past_key_values: expected those of an earlier result of generate(), got {type(cache).__name__}"
+        )
+    if model.config.is_encoder_decoder or inputs_embeds is not None:
+        raise FlaxModelsError("past_key_values are for decoders with input_ids; leave them out")
+    if len(cache.tokens) != len(prompt.input_ids) or (settings.num_return_sequences or 1) > 1:
+        raise FlaxModelsError(
+            f"past_key_values: expected as many rows as prompts, {len(prompt.input_ids)}, and one answer for each; "
+            f"they have {len(cache.tokens)} rows"
+        )
+    return cache.common(prompt)
 
 
 def _new_tokens(model: Any, prompt: Prompt, settings: GenerationConfig) -> int:
@@ -98,6 +326,12 @@ def _new_tokens(model: Any, prompt: Prompt, settings: GenerationConfig) -> int:
     else:
         free = DEFAULT_NEW_TOKENS if limit is None else limit - prompt.longest
         new_tokens = max(1, min(DEFAULT_NEW_TOKENS, free))
+    least = max(settings.min_new_tokens or 0, (settings.min_length or 0) - length)
+    if least > new_tokens:
+        raise FlaxModelsError(
+            f"min_length or min_new_tokens ask for {least} new tokens, but there is room for {new_tokens}; "
+            "raise max_new_tokens or max_length"
+        )
     if limit is not None and prompt.longest + new_tokens > limit:
         _beyond_positions(model, prompt.longest, new_tokens, limit)
     return new_tokens
@@ -119,38 +353,25 @@ def _warn_once(message: str) -> None:
     logger.warning(message)
 
 
-def _request(
-    prompt: Prompt, new_tokens: int, settings: GenerationConfig, prng_key: jax.Array | None, seed: int | None
-) -> Request:
-    ends = settings.eos_token_ids
-    pad = settings.pad_token_id if settings.pad_token_id is not None else (*ends, 0)[0]
-    return Request(
-        *prompt,
-        max_new_tokens=np.int32(new_tokens),
-        eos_token_ids=np.array(ends + [-1] * (-len(ends) % EOS_TOKEN_IDS or EOS_TOKEN_IDS), np.int32),
-        pad_token_id=np.int32(pad),
-        sampling=_sampling(settings) if settings.do_sample else None,
-        rng=_rng(prng_key, seed) if settings.do_sample else None,
-    )
+def _padded_embeds(inputs_embeds: Any, padded: Prompt) -> jax.Array:
+    """Filled on the right as the prompt is."""
+    embeds = jnp.asarray(inputs_embeds)
+    return jnp.pad(embeds, ((0, 0), (0, padded.input_ids.shape[1] - embeds.shape[1]), (0, 0)))
 
 
-def _sampling(settings: GenerationConfig) -> dict[str, Any]:
-    """The numbers of the processors that change something."""
-    numbers: dict[str, Any] = {}
-    if settings.temperature not in (None, 1):
-        numbers["temperature"] = np.float32(settings.temperature)
-    if settings.top_k:
-        numbers["top_k"] = np.int32(settings.top_k)
-    if settings.top_p not in (None, 1):
-        numbers["top_p"] = np.float32(settings.top_p)
-    return numbers
-
-
-def _rng(prng_key: jax.Array | None, seed: int | None) -> Any:
+def _randomness(settings: GenerationConfig, prng_key: jax.Array | None, seed: Any, batch: int) -> dict[str, Any]:
+    """`rng` or `seeds` of the request."""
     if prng_key is not None and seed is not None:
         raise FlaxModelsError("prng_key and seed are both given; give one")
+    if not settings.do_sample:
+        return {}
     if prng_key is not None:
-        return prng_key
-    if seed is not None and not 0 <= seed < 2**32:
-        raise FlaxModelsError(f"seed={seed}: expected an integer from 0 to 4294967295")
-    return np.uint32(secrets.randbits(32) if seed is None else seed)
+        return {"rng": prng_key}
+    seeds = np.atleast_1d(secrets.randbits(32) if seed is None else seed)
+    if wrong := [one for one in seeds.tolist() if not isinstance(one, int) or not 0 <= one < 2**32]:
+        raise FlaxModelsError(f"seed={wrong[0]}: expected an integer from 0 to 4294967295")
+    if np.ndim(seed) == 0 or seed is None:
+        return {"rng": np.uint32(seeds[0])}
+    if len(seeds) != batch:
+        raise FlaxModelsError(f"seed: expected one for each of {batch} prompts, got {len(seeds)}")
+    return {"seeds": seeds.astype(np.uint32)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from pathlib import Path
@@ -20,47 +21,20 @@ DEFAULT_NEW_TOKENS = 20
 _LENGTHS = {"max_length", "max_new_tokens"}
 
 NOT_IMPLEMENTED: dict[str, tuple[Any, ...]] = {
-    "min_length": (0,),
-    "min_new_tokens": (0,),
-    "max_time": (),
-    "stop_strings": ([],),
-    "num_beams": (1,),
     "num_beam_groups": (1,),
-    "num_return_sequences": (1,),
     "diversity_penalty": (0,),
     "constraints": ([],),
     "force_words_ids": ([],),
     "penalty_alpha": (0,),
     "dola_layers": (),
     "use_mtp": (False,),
-    "prompt_lookup_num_tokens": (0,),
     "assistant_early_exit": (),
     "assistant_ensemble_weight": (),
-    "cache_implementation": ("dynamic", "static", "offloaded", "offloaded_static", "hybrid"),
-    "min_p": (0,),
+    "cache_implementation": ("dynamic", "static", "offloaded", "offloaded_static", "hybrid", "sliding_window"),
     "top_h": (),
-    "typical_p": (1,),
-    "epsilon_cutoff": (0,),
-    "eta_cutoff": (0,),
-    "repetition_penalty": (1,),
-    "encoder_repetition_penalty": (1,),
-    "no_repeat_ngram_size": (0,),
-    "encoder_no_repeat_ngram_size": (0,),
-    "bad_words_ids": ([],),
-    "sequence_bias": ([], {}),
-    "forced_bos_token_id": (),
-    "forced_eos_token_id": (),
-    "suppress_tokens": ([],),
-    "begin_suppress_tokens": ([],),
-    "exponential_decay_length_penalty": (),
-    "remove_invalid_values": (False,),
     "token_healing": (False,),
     "guidance_scale": (1,),
     "watermarking_config": (),
-    "output_scores": (False,),
-    "output_logits": (False,),
-    "output_attentions": (False,),
-    "output_hidden_states": (False,),
 }
 """Settings that would change the output, and the values beside `None` at which they do not."""
 
@@ -73,18 +47,11 @@ WITHOUT_EFFECT = {
     "disable_compile",
     "continuous_batching_config",
     "low_memory",
-    "renormalize_logits",
-    "return_dict_in_generate",
-    "early_stopping",
-    "length_penalty",
-    "decoder_start_token_id",
     "is_assistant",
-    "num_assistant_tokens",
     "num_assistant_tokens_schedule",
     "assistant_confidence_threshold",
     "assistant_lookbehind",
     "target_lookbehind",
-    "max_matching_ngram_size",
     "speculation_type",
     "transformers_version",
 }
@@ -98,26 +65,93 @@ class GenerationConfig:
     defaults. `None` stands for a value that was not given.
 
     Attributes:
-        max_length: most tokens of prompt and answer together.
-        max_new_tokens: most tokens of the answer; comes before `max_length`. 20 if neither is given.
-        do_sample: draw tokens from the model's distribution; the likeliest one is taken if false.
-        temperature: above 0; scores are divided by it before a token is drawn.
-        top_k: only so many of the likeliest tokens are drawn from; 0 for all.
-        top_p: only the likeliest tokens that together have this probability are drawn from; above 0, at most 1.
+        max_length, min_length: most and fewest tokens of prompt and answer together.
+        max_new_tokens, min_new_tokens: of the answer. `max_new_tokens` comes before `max_length`; 20 if neither is
+            given.
+        max_time: seconds after which no further block of tokens is begun.
+        stop_strings: texts at which an answer ends; needs `tokenizer=`.
         eos_token_id: the id, or several, with which an answer ends.
         pad_token_id: the id that fills rows after their end; the first of `eos_token_id` if not given.
         bos_token_id: the prompt where none is given.
+        decoder_start_token_id: with which the text of an encoder-decoder begins; `bos_token_id` if not given.
+        do_sample: draw tokens from the model's distribution; the likeliest one is taken if false.
+        num_return_sequences: answers for each prompt; at most `num_beams`, unless tokens are drawn without beams.
+        num_beams: texts that are searched for each prompt at once; 1 is no search.
+        length_penalty: the exponent of the length by which sums of log probabilities are divided; above 0 favours
+            long texts.
+        early_stopping: stop a search when there are `num_beams` texts (True), when no better one is likely (False),
+            or when none is possible ("never").
+        prompt_lookup_num_tokens: so many tokens are guessed from what followed the last ones earlier in the text.
+        max_matching_ngram_size: at most so many last tokens are looked up.
+        num_assistant_tokens: so many tokens are guessed by `assistant_model`.
+        temperature: above 0; scores are divided by it before a token is drawn.
+        top_k: only so many of the likeliest tokens are drawn from; 0 for all.
+        top_p: only the likeliest tokens that together have this probability are drawn from; above 0, at most 1.
+        min_p, typical_p, epsilon_cutoff, eta_cutoff: as the functions of `flaxmodels.generation.logits`.
+        repetition_penalty, encoder_repetition_penalty, frequency_penalty, presence_penalty: likewise.
+        no_repeat_ngram_size, encoder_no_repeat_ngram_size: no run of so many tokens comes twice; 0 for any.
+        bad_words_ids: sequences of ids that do not come.
+        sequence_bias: from sequences of ids, as tuples, to what is added to the score of their last token; or a list
+            of pairs of both.
+        logit_bias: from ids to what is added to their scores.
+        forced_bos_token_id, forced_eos_token_id: the ids behind the first token of the text, and of its last one.
+        forced_decoder_ids: pairs of a place in the text and the id that stands there.
+        suppress_tokens, begin_suppress_tokens: ids that never come, or not as the first of the answer.
+        exponential_decay_length_penalty: from so many tokens of the answer on, by this factor, its end is likelier.
+        remove_invalid_values: replace NaN and infinite scores.
+        renormalize_logits: make log probabilities of the processed scores.
+        output_scores, output_logits: also return the processed, or the model's own, scores of each token.
+        output_attentions, output_hidden_states: also return these.
+        return_dict_in_generate: also return `past_key_values`; a `GenerateOutput` is returned in any case.
     """
 
     max_length: int | None = None
     max_new_tokens: int | None = None
-    do_sample: bool = False
-    temperature: float | None = 1.0
-    top_k: int | None = 50
-    top_p: float | None = 1.0
+    min_length: int | None = 0
+    min_new_tokens: int | None = None
+    max_time: float | None = None
+    stop_strings: str | list[str] | None = None
     eos_token_id: int | list[int] | None = None
     pad_token_id: int | None = None
     bos_token_id: int | None = None
+    decoder_start_token_id: int | None = None
+    do_sample: bool = False
+    num_return_sequences: int = 1
+    num_beams: int = 1
+    length_penalty: float = 1.0
+    early_stopping: bool | str = False
+    prompt_lookup_num_tokens: int | None = None
+    max_matching_ngram_size: int | None = 2
+    num_assistant_tokens: int | None = 5
+    temperature: float | None = 1.0
+    top_k: int | None = 50
+    top_p: float | None = 1.0
+    min_p: float | None = None
+    typical_p: float | None = 1.0
+    epsilon_cutoff: float | None = 0.0
+    eta_cutoff: float | None = 0.0
+    repetition_penalty: float | None = 1.0
+    encoder_repetition_penalty: float | None = 1.0
+    frequency_penalty: float | None = 0.0
+    presence_penalty: float | None = 0.0
+    no_repeat_ngram_size: int | None = 0
+    encoder_no_repeat_ngram_size: int | None = 0
+    bad_words_ids: list[list[int]] | None = None
+    sequence_bias: Any = None
+    logit_bias: dict[int, float] | None = None
+    forced_bos_token_id: int | None = None
+    forced_eos_token_id: int | list[int] | None = None
+    forced_decoder_ids: list[tuple[int, int]] | None = None
+    suppress_tokens: list[int] | None = None
+    begin_suppress_tokens: list[int] | None = None
+    exponential_decay_length_penalty: tuple[int, float] | None = None
+    remove_invalid_values: bool = False
+    renormalize_logits: bool = False
+    output_scores: bool = False
+    output_logits: bool = False
+    output_attentions: bool = False
+    output_hidden_states: bool = False
+    return_dict_in_generate: bool = False
 
     def __init__(self, **values: Any):
         vars(self).update(values)
@@ -136,7 +170,8 @@ class GenerationConfig:
     def from_model_config(cls, config: Any) -> Self:
         """The settings of generation that a model's configuration holds: its token ids, and what old ones hold."""
         values = {name: vars(config).get(name) for name in (*_EXPECTED, *NOT_IMPLEMENTED)}
-        return cls(**{name: value for name, value in values.items() if _matters(name, value)})
+        usual = {name: getattr(cls, name, None) for name in values}
+        return cls(**{name: value for name, value in values.items() if _matters(name, value) and value != usual[name]})
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **hub: Any) -> Self:
@@ -206,6 +241,14 @@ def _contradictions(call: Mapping[str, Any], settings: GenerationConfig) -> list
     if not settings.do_sample:
         idle = [name for name, neutral in _OF_SAMPLING.items() if call.get(name) not in neutral]
         lines += [f"{name}={call[name]!r} has no effect without sampling; add do_sample=True" for name in idle]
+    beams, answers = settings.num_beams or 1, settings.num_return_sequences or 1
+    if beams == 1:
+        idle = [name for name, neutral in _OF_BEAMS.items() if call.get(name, neutral[0]) not in neutral]
+        lines += [f"{name}={call[name]!r} has no effect without beams; add num_beams=2 or more" for name in idle]
+    if beams > 1 and answers > beams:
+        lines.append(f"num_return_sequences={answers} is more than num_beams={beams}")
+    if beams == 1 and answers > 1 and not settings.do_sample:
+        lines.append(f"num_return_sequences={answers} would be the same answer; add do_sample=True or num_beams")
     return lines
 
 
@@ -233,27 +276,95 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 0
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _is_positive(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and float(value) > 0
+    return _is_number(value) and value > 0
 
 
+def _is_share(value: Any) -> bool:
+    return _is_number(value) and 0 <= value <= 1
+
+
+def _is_ids(value: Any) -> bool:
+    return isinstance(value, list | tuple | np.ndarray) and all(map(_is_count, value))
+
+
+def _is_sequences(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(_is_ids(ids) and len(ids) > 0 for ids in value)
+
+
+def _is_sequence_bias(value: Any) -> bool:
+    pairs = value.items() if isinstance(value, dict) else value
+    try:
+        return all(_is_ids(ids) and len(ids) > 0 and _is_number(bias) for ids, bias in pairs)
+    except (TypeError, ValueError):
+        return False
+
+
+def _is_bias(value: Any) -> bool:
+    return isinstance(value, dict) and all(_is_count(int(k)) and _is_number(v) for k, v in value.items())
+
+
+def _is_pairs_of_ids(value: Any) -> bool:
+    return _is_sequences(value) and all(len(pair) == 2 for pair in value)
+
+
+def _is_decay(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and _is_count(value[0]) and _is_positive(value[1])
+
+
+_BOOL = (lambda value: isinstance(value, bool), "True or False")
+_COUNT = (_is_count, "an integer of at least 0")
 _LENGTH = (lambda value: _is_count(value) and value > 0, "an integer above 0")
+_NUMBER = (_is_number, "a number")
+_POSITIVE = (_is_positive, "a number above 0")
+_SHARE = (_is_share, "a number from 0 to 1")
 _TOKEN = (_is_count, "a token id, which is an integer of at least 0")
+_TOKENS = (_is_ids, "a list of token ids, which are integers of at least 0")
+_ONE_OR_MORE = (
+    lambda value: _is_count(value) or _is_ids(value),
+    "a token id or a list of them, which are integers of at least 0",
+)
 _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "max_length": _LENGTH,
-    "max_new_tokens": _LENGTH,
-    "do_sample": (lambda value: isinstance(value, bool), "True or False"),
+    **dict.fromkeys(("max_length", "max_new_tokens", "num_return_sequences", "num_beams"), _LENGTH),
+    **dict.fromkeys(("prompt_lookup_num_tokens", "max_matching_ngram_size", "num_assistant_tokens"), _LENGTH),
+    **dict.fromkeys(("min_length", "min_new_tokens", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size"), _COUNT),
+    **dict.fromkeys(("do_sample", "remove_invalid_values", "renormalize_logits", "output_scores"), _BOOL),
+    **dict.fromkeys(("output_logits", "output_attentions", "output_hidden_states"), _BOOL),
+    "return_dict_in_generate": _BOOL,
+    **dict.fromkeys(("length_penalty", "frequency_penalty", "presence_penalty"), _NUMBER),
+    **dict.fromkeys(("max_time", "repetition_penalty", "encoder_repetition_penalty"), _POSITIVE),
+    **dict.fromkeys(("min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"), _SHARE),
+    **dict.fromkeys(("pad_token_id", "bos_token_id", "decoder_start_token_id", "forced_bos_token_id"), _TOKEN),
+    **dict.fromkeys(("eos_token_id", "forced_eos_token_id"), _ONE_OR_MORE),
+    **dict.fromkeys(("suppress_tokens", "begin_suppress_tokens"), _TOKENS),
     "temperature": (_is_positive, "a number above 0; do_sample=False is the limit of 0"),
     "top_k": (_is_count, "an integer of at least 0, which keeps all tokens"),
     "top_p": (lambda value: _is_positive(value) and value <= 1, "a number above 0 and at most 1"),
-    "eos_token_id": (
-        lambda value: all(map(_is_count, value)) if isinstance(value, list | tuple) else _is_count(value),
-        "a token id or a list of them, which are integers of at least 0",
+    "early_stopping": (lambda value: isinstance(value, bool) or value == "never", 'True, False or "never"'),
+    "stop_strings": (
+        lambda value: value and all(isinstance(text, str) and text for text in np.atleast_1d(value).tolist()),
+        "a text or a list of texts, none of them empty",
     ),
-    "pad_token_id": _TOKEN,
-    "bos_token_id": _TOKEN,
+    "bad_words_ids": (_is_sequences, "a list of lists of token ids, none of them empty"),
+    "sequence_bias": (_is_sequence_bias, "tuples of token ids and the number that each adds to the score"),
+    "logit_bias": (_is_bias, "a dict from token ids to numbers"),
+    "forced_decoder_ids": (_is_pairs_of_ids, "a list of pairs of a place and a token id"),
+    "exponential_decay_length_penalty": (_is_decay, "an integer of at least 0 and a number above 0"),
 }
 """For each setting that is implemented: a test of its value, and that test in words."""
 
-_OF_SAMPLING = {"temperature": (None, 1), "top_k": (None, 0, 50), "top_p": (None, 1)}
+_OF_SAMPLING = {
+    "temperature": (None, 1),
+    "top_k": (None, 0, 50),
+    "top_p": (None, 1),
+    **dict.fromkeys(("min_p", "epsilon_cutoff", "eta_cutoff"), (None, 0)),
+    "typical_p": (None, 1),
+}
 """Settings of sampling, and the values that may be given without it."""
+
+_OF_BEAMS = {"length_penalty": (1,), "early_stopping": (False,)}
+"""Settings of beam search, and the values that may be given without it."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from flaxmodels.errors import FlaxModelsError
 from flaxmodels.generation.config import GenerationConfig
+from flaxmodels.generation.logits import NO_TOKEN
 
 MIN_BUCKET = 64
 
@@ -24,10 +26,11 @@ class Prompt(NamedTuple):
         return int(self.attention_mask.sum(-1).max())
 
     def padded(self) -> Prompt:
-        """The prompt with more padding on the left, so that its length is a bucket."""
+        """The prompt with -1 in the place of padding, and with padding on the right, so that its length is a bucket."""
         length = self.input_ids.shape[1]
-        missing = ((0, 0), (bucket(length) - length, 0))
-        return Prompt(np.pad(self.input_ids, missing), np.pad(self.attention_mask, missing))
+        missing = ((0, 0), (0, bucket(length) - length))
+        ids = np.where(self.attention_mask, self.input_ids, NO_TOKEN).astype(np.int32)
+        return Prompt(np.pad(ids, missing, constant_values=NO_TOKEN), np.pad(self.attention_mask, missing))
 
 
 def bucket(length: int) -> int:
@@ -35,14 +38,20 @@ def bucket(length: int) -> int:
     return max(MIN_BUCKET, 1 << (length - 1).bit_length())
 
 
-def read_prompt(input_ids: Any, attention_mask: Any, settings: GenerationConfig, vocab_size: int) -> Prompt:
-    """The prompt of what a caller gave.
+def read_prompt(
+    input_ids: Any, attention_mask: Any, settings: GenerationConfig, vocab_size: int, inputs_embeds: Any = None
+) -> Prompt:
+    """The prompt of what a caller gave; one of embeddings has no ids, -1.
 
     Without a mask, tokens that equal `pad_token_id` are padding unless that also ends answers. Raises
     `FlaxModelsError` for a prompt that cannot be continued.
     """
-    ids = _read_ids(input_ids, settings, vocab_size)
-    mask = _padding(ids, settings) if attention_mask is None else np.asarray(attention_mask)
+    embeds = inputs_embeds is not None
+    ids = _no_ids(input_ids, inputs_embeds) if embeds else _read_ids(input_ids, settings, vocab_size)
+    if attention_mask is not None:
+        mask = np.asarray(attention_mask)
+    else:
+        mask = np.ones_like(ids) if embeds else _padding(ids, settings)
     if mask.shape != ids.shape or not np.isin(mask, (0, 1)).all():
         raise FlaxModelsError(
             f"attention_mask: expected zeros and ones of shape {ids.shape} as input_ids, got {mask.dtype} {mask.shape}"
@@ -57,7 +66,46 @@ def read_prompt(input_ids: Any, attention_mask: Any, settings: GenerationConfig,
     return Prompt(ids.astype(np.int32), mask.astype(np.int32))
 
 
-def _read_ids(input_ids: Any, settings: GenerationConfig, vocab_size: int) -> np.ndarray:
+def _no_ids(input_ids: Any, inputs_embeds: Any) -> np.ndarray:
+    if input_ids is not None:
+        raise FlaxModelsError("input_ids and inputs_embeds are both given; give one")
+    shape = np.shape(inputs_embeds)
+    if len(shape) != 3 or 0 in shape:
+        raise FlaxModelsError(f"inputs_embeds: expected [batch, prompt_len, hidden], got {shape}")
+    return np.full(shape[:2], NO_TOKEN)
+
+
+def decoder_prompt(decoder_input_ids: Any, batch: int, settings: GenerationConfig, vocab_size: int) -> Prompt:
+    """With which the texts of an encoder-decoder begin."""
+    if decoder_input_ids is None:
+        start = settings.bos_token_id if settings.decoder_start_token_id is None else settings.decoder_start_token_id
+        if start is None:
+            raise FlaxModelsError("generate() needs decoder_start_token_id=, with which the text of the decoder begins")
+        decoder_input_ids = np.full((batch, 1), start)
+    ids = _read_ids(decoder_input_ids, settings, vocab_size, "decoder_input_ids")
+    if len(ids) != batch:
+        raise FlaxModelsError(f"decoder_input_ids: expected {batch} rows as the encoder's input, got {len(ids)}")
+    return Prompt(ids.astype(np.int32), np.ones(ids.shape, np.int32))
+
+
+def encoder_inputs(given: Mapping[str, Any], vocab_size: int) -> dict[str, np.ndarray]:
+    """The inputs of an encoder; ids and their mask with padding on the right, so that their length is a bucket."""
+    inputs = {name: np.asarray(value) for name, value in given.items() if value is not None}
+    if "input_ids" not in inputs:
+        return inputs
+    ids = _read_ids(inputs["input_ids"], GenerationConfig(), vocab_size)
+    mask = inputs.get("attention_mask", np.ones_like(ids))
+    if mask.shape != ids.shape or not np.isin(mask, (0, 1)).all() or not mask.any(-1).all():
+        raise FlaxModelsError(
+            f"attention_mask: expected zeros and ones of shape {ids.shape} as input_ids, and a one in each row; got "
+            f"{mask.dtype} {mask.shape}"
+        )
+    missing = ((0, 0), (0, bucket(ids.shape[1]) - ids.shape[1]))
+    padded = {"input_ids": ids, "attention_mask": mask}
+    return inputs | {name: np.pad(array, missing).astype(np.int32) for name, array in padded.items()}
+
+
+def _read_ids(input_ids: Any, settings: GenerationConfig, vocab_size: int, name: str = "input_ids") -> np.ndarray:
     if input_ids is None:
         if settings.bos_token_id is None:
             raise FlaxModelsError("generate() needs input_ids, or bos_token_id= to begin with")
@@ -65,15 +113,14 @@ def _read_ids(input_ids: Any, settings: GenerationConfig, vocab_size: int) -> np
     try:
         ids = np.asarray(input_ids)
     except ValueError:
-        raise FlaxModelsError("input_ids: the rows differ in length; pad the shorter ones on the left") from None
+        raise FlaxModelsError(f"{name}: the rows differ in length; pad the shorter ones on the left") from None
     if ids.ndim != 2 or 0 in ids.shape or not np.issubdtype(ids.dtype, np.integer):
         raise FlaxModelsError(
-            f"input_ids: expected integers [batch, prompt_len], at least one row of one token; got {ids.dtype} "
-            f"{ids.shape}"
+            f"{name}: expected integers [batch, prompt_len], at least one row of one token; got {ids.dtype} {ids.shape}"
         )
     if ids.min() < 0 or ids.max() >= vocab_size:
         raise FlaxModelsError(
-            f"input_ids: expected token ids from 0 to {vocab_size - 1}, got {ids.min()} to {ids.max()}; "
+            f"{name}: expected token ids from 0 to {vocab_size - 1}, got {ids.min()} to {ids.max()}; "
             "use the tokenizer of this model"
         )
     return ids

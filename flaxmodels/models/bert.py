@@ -6,6 +6,7 @@ Parameter names and numerics follow the reference implementation in transformers
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from flaxmodels.errors import ConfigError
 from flaxmodels.model import PreTrainedModel
 from flaxmodels.nn.activations import ACTIVATIONS, get_activation
 from flaxmodels.nn.attention import dot_product_attention, merge_heads, split_heads
-from flaxmodels.nn.cache import Cache, LayerCache, empty_cache
+from flaxmodels.nn.cache import Cache, LayerCache
 from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.heads import flatten_choices, span_logits
 from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, TiedLinear, embed
@@ -106,8 +107,7 @@ class BertSelfAttention(Module):
         query = split_heads(self.query(hidden_states), self.heads)
         key, value = (split_heads(layer(source), self.heads) for layer in (self.key, self.value))
         if cache is not None:
-            cache = cache.append(key, value)
-            key, value = cache.key, cache.value
+            cache, key, value = cache.extend(key, value)
         mixed, weights = dot_product_attention(
             query,
             key,
@@ -271,20 +271,10 @@ class BertPreTrainedModel(PreTrainedModel):
     }
     config: BertConfig
 
-    def init_cache(self, batch_size: int, max_length: int) -> Cache:
-        """An empty cache with room for `max_length` tokens of `batch_size` sequences."""
-        config = self.config
-        if not config.is_decoder:
+    def init_cache(self, batch_size: int, max_length: int, dtype: Any = None) -> Cache:
+        if not self.config.is_decoder:
             raise ConfigError("a BERT that decodes with a cache needs is_decoder=True in its configuration")
-        head_dim = config.hidden_size // config.num_attention_heads
-        return empty_cache(
-            config.num_hidden_layers,
-            batch_size,
-            max_length,
-            config.num_attention_heads,
-            head_dim,
-            self.policy.dtype,
-        )
+        return super().init_cache(batch_size, max_length, dtype)
 
 
 class BertModel(BertPreTrainedModel):
@@ -385,6 +375,8 @@ class BertForMaskedLM(_BertWithLMHead):
 
 class BertLMHeadModel(_BertWithLMHead):
     """Next token prediction; the configuration must have `is_decoder=True`."""
+
+    predicts_next_token = True
 
     def head(self, outputs, inputs, dropout_rng):
         return outputs.to(CausalLMOutput, logits=self.cls.predictions(outputs.last_hidden_state))

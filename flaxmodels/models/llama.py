@@ -14,7 +14,7 @@ from flaxmodels.errors import ConfigError
 from flaxmodels.model import PreTrainedModel
 from flaxmodels.nn.activations import ACTIVATIONS, get_activation
 from flaxmodels.nn.attention import dot_product_attention, merge_heads, split_heads
-from flaxmodels.nn.cache import Cache, LayerCache, empty_cache
+from flaxmodels.nn.cache import Cache, LayerCache
 from flaxmodels.nn.heads import last_token
 from flaxmodels.nn.linear import Embedding, Linear, RMSNorm, TiedLinear, embed
 from flaxmodels.nn.masks import decoder_mask
@@ -73,16 +73,6 @@ class LlamaConfig(PreTrainedConfig):
         return found
 
     @property
-    def kv_heads(self) -> int:
-        """Number of key-value heads; as many as query heads unless configured."""
-        return self.num_key_value_heads or self.num_attention_heads
-
-    @property
-    def features_per_head(self) -> int:
-        """`head_dim`, or `hidden_size / num_attention_heads` where it is not configured."""
-        return self.head_dim or self.hidden_size // self.num_attention_heads
-
-    @property
     def rope(self) -> RopeConfig:
         """The rotary embedding that this configuration, of v4 or v5, describes."""
         return RopeConfig.from_parameters(
@@ -109,8 +99,7 @@ class LlamaAttention(Module):
         key = apply_rope(split_heads(self.k_proj(hidden_states), self.kv_heads), *rope)
         value = split_heads(self.v_proj(hidden_states), self.kv_heads)
         if cache is not None:
-            cache = cache.append(key, value)
-            key, value = cache.key, cache.value
+            cache, key, value = cache.extend(key, value)
         mixed, weights = dot_product_attention(
             query,
             key,
@@ -176,18 +165,6 @@ class LlamaPreTrainedModel(PreTrainedModel):
     }
     config: LlamaConfig
 
-    def init_cache(self, batch_size: int, max_length: int) -> Cache:
-        """An empty cache with room for `max_length` tokens of `batch_size` sequences."""
-        config = self.config
-        return empty_cache(
-            config.num_hidden_layers,
-            batch_size,
-            max_length,
-            config.kv_heads,
-            config.features_per_head,
-            self.policy.dtype,
-        )
-
 
 class LlamaModel(LlamaPreTrainedModel):
     """The decoder without a head."""
@@ -246,6 +223,8 @@ class LlamaModel(LlamaPreTrainedModel):
 
 class LlamaForCausalLM(LlamaPreTrainedModel):
     """Next token prediction."""
+
+    predicts_next_token = True
 
     def build(self, config: LlamaConfig, policy: Policy):
         self.model = LlamaModel.part(config, policy)

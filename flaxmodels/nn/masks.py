@@ -14,19 +14,24 @@ def padding_mask(attention_mask: jax.Array) -> jax.Array:
     return keep[:, None, None, :] if keep.ndim == 2 else keep[:, None, :, :]
 
 
-def causal_mask(q_len: int, kv_len: int, offset: jax.Array | int = 0) -> jax.Array:
-    """`[1, 1, q_len, kv_len]`: query i, at position `offset + i`, sees the keys at positions up to its own."""
-    return (jnp.arange(kv_len)[None] <= jnp.arange(q_len)[:, None] + offset)[None, None]
+def decoder_mask(
+    attention_mask: jax.Array | None, q_len: int, cache: LayerCache | None, window: int | None = None
+) -> jax.Array:
+    """The mask of `q_len` new tokens, each of which sees itself and what came before.
 
-
-def decoder_mask(attention_mask: jax.Array | None, q_len: int, cache: LayerCache | None) -> jax.Array:
-    """The causal mask of `q_len` new tokens, and padding where `attention_mask` `[batch, kv_len]` says so.
-
-    With a cache the keys are its `max_length` slots; a shorter `attention_mask` speaks of the first of them.
+    Args:
+        attention_mask: `[batch, length]`, 0 for padding. With a cache it speaks of the tokens of the whole text from
+            the first on; those behind it count.
+        cache: to which the tokens will be added; the keys are then those that its `extend` returns.
+        window: if given, a token sees so many tokens, itself included.
     """
-    kv_len = q_len if cache is None else cache.key.shape[1]
-    causal = causal_mask(q_len, kv_len, 0 if cache is None else cache.length)
+    start = 0 if cache is None else cache.length
+    queries = (start + jnp.arange(q_len))[:, None]
+    places = jnp.arange(q_len) if cache is None else cache.key_positions(q_len)
+    keys = places[None]
+    seen = (keys <= queries) & (keys >= 0)
+    if window is not None:
+        seen &= keys > queries - window
     if attention_mask is None:
-        return causal
-    missing = kv_len - attention_mask.shape[-1]
-    return causal & padding_mask(jnp.pad(attention_mask, ((0, 0), (0, missing)), constant_values=1))
+        return seen[None, None]
+    return seen[None, None] & padding_mask(jnp.take(attention_mask, places, axis=1, mode="fill", fill_value=1))

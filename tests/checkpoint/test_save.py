@@ -198,7 +198,7 @@ def killed_saver():
             process.stdin.write(json.dumps([str(folder), way, moment]) + "\n")
             process.stdin.flush()
             status = int(process.stdout.readline())
-            assert status == 0 or os.WTERMSIG(status) == signal.SIGKILL
+            assert status in (0, signal.SIGKILL), f"the process that saves ended with status {status}"
             return status == 0
 
         yield survives

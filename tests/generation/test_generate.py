@@ -11,7 +11,8 @@ from models.tiny_configs import CASES
 from models.torch_reference import torch_model
 from transformers.generation import logits_process
 
-from flaxmodels.generation.loop import compiled_loop, prepare
+from flaxmodels.generation.loop import compiled, generate_tokens
+from flaxmodels.generation.reading import prepare
 from flaxmodels.models.llama import LlamaForCausalLM
 from flaxmodels.nn.functional import functional
 from flaxmodels.nn.module import iter_leaves
@@ -152,7 +153,7 @@ def test_parameters_are_cast_once(half):
     dtypes = {type(leaf.owner).__name__: leaf.variable.get_value().dtype.name for leaf in iter_leaves(prepared)}
     assert dtypes == {"Embedding": "bfloat16", "Linear": "bfloat16", "RMSNorm": "float32"}
     args, kwargs = call_of(half, prompts(half))
-    program = equations(compiled_loop(half).trace(*args, **kwargs).jaxpr)
+    program = equations(compiled(half, generate_tokens).trace(*args, **kwargs).jaxpr)
     (loop,) = [each for each in program if each.primitive.name == "while"]
     body = equations(loop.params["body_jaxpr"])
     casts = {each.invars[0].aval.shape for each in body if each.primitive.name == "convert_element_type"}
@@ -163,11 +164,11 @@ def test_parameters_are_cast_once(half):
 
 def call_of(model, batch, **settings) -> tuple[tuple, dict]:
     """The arguments with which `generate` calls the compiled function."""
-    calls, compiled = [], functional(model).compiled
-    function = compiled_loop(model)
-    compiled["generate"] = lambda *args, **kwargs: calls.append((args, kwargs)) or function(*args, **kwargs)
+    calls, programs = [], functional(model).compiled
+    function = compiled(model, generate_tokens)
+    programs["generate_tokens",] = lambda *args, **kwargs: calls.append((args, kwargs)) or function(*args, **kwargs)
     model.generate(**batch, **settings)
-    compiled["generate"] = function
+    programs["generate_tokens",] = function
     (call,) = calls
     return call
 
@@ -261,7 +262,7 @@ def test_ten_prompts_of_ten_lengths_compile_at_most_twice(llama):
     model.config.max_position_embeddings = 400
     for length in range(10, 110, 10):
         model.generate(prompts(model, length=length)["input_ids"], max_new_tokens=length % 7 + 1)
-    assert compiled_loop(model)._cache_size() <= 2
+    assert compiled(model, generate_tokens)._cache_size() <= 2
 
 
 def test_numbers_do_not_compile_anew(llama):
@@ -271,7 +272,7 @@ def test_numbers_do_not_compile_anew(llama):
         sampling = {"do_sample": True, "temperature": temperature, "top_k": top_k, "top_p": top_p}
         model.generate(**batch, max_new_tokens=5 + step, eos_token_id=list(range(step)), **sampling)
         model.generate(**batch, max_new_tokens=5 + step, seed=step, **sampling)
-    assert compiled_loop(model)._cache_size() == 1
+    assert compiled(model, generate_tokens)._cache_size() == 1
 
 
 def test_a_call_is_one_dispatch(llama, caplog):
