@@ -77,11 +77,13 @@ def prepared(model: Any, values: Any) -> Any:
     """The parameters as decoding reads them, for calls with `Program.prepared`."""
     if all(value.dtype == model.policy.dtype for value in values) and not transposed(model):
         return values
-    return compiled(model, prepare_values)(values, program=None)
+    cast = compiled(model, prepare_values)(values, program=None)
+    return [cast[path] for path in functional(model).paths]
 
 
-def prepare_values(bind: Any, values: Any, *, program: None) -> Any:
-    """What `prepared` compiles."""
+def prepare_values(bind: Any, values: Any, *, program: None) -> dict[str, Any]:
+    """What `prepared` compiles: the parameters by "/"-joined path."""
     model = bind(values)
     prepare(model)
-    return functional(model).values()
+    found = functional(model)
+    return dict(zip(found.paths, found.values(), strict=True))

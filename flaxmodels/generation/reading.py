@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from flaxmodels.generation.logits import NO_TOKEN, Custom, History, process
-from flaxmodels.nn.cache import Cache, expecting, resized, self_attention_cache, take_rows
+from flaxmodels.nn.cache import Cache, expecting, resized, rewound, self_attention_cache, take_rows
 from flaxmodels.nn.linear import Linear
 from flaxmodels.nn.module import iter_leaves
 
@@ -102,10 +102,10 @@ class Reader:
         there = jnp.pad(request.attention_mask, room) | (jnp.arange(program.slots) >= request.prompt_len)[None]
         self.mask = there.astype(jnp.int32)
         self.positions = jnp.maximum(self.mask.cumsum(-1) - 1, 0)
-        self.memory = None if request.encoder is None else model.memory_mask(request.encoder)
+        self.memory: jax.Array | None = None if request.encoder is None else model.memory_mask(request.encoder)
         self.source = None
         if request.encoder is not None and "input_ids" in request.encoder:
-            self.source = jnp.where(self.memory > 0, request.encoder["input_ids"], NO_TOKEN)
+            self.source = jnp.where(request.encoder["attention_mask"] > 0, request.encoder["input_ids"], NO_TOKEN)
 
     def repeat(self, count: int) -> None:
         """From now on each row stands `count` times."""
@@ -129,7 +129,7 @@ class Reader:
             if request.encoder is not None:
                 cache = self.model.encode_into(cache, request.encoder)
         else:
-            cache = resized(request.cache, program.slots)
+            cache = rewound(resized(request.cache, program.slots), jnp.asarray(request.cached, jnp.int32))
         count = request.prompt_len - request.cached
         embeds = request.inputs_embeds
         if embeds is None:

@@ -84,7 +84,7 @@ def _drafted(reader: Reader, draft: Reader) -> Callable[[State], Guess]:
 
 
 def _looked_up(reader: Reader) -> Callable[[State], Guess]:
-    """What followed the latest earlier place where the last tokens of the text stand, the longest such run first."""
+    """What followed the first place where the longest run of the last tokens of the text stands."""
     (count,) = reader.program.variant
     longest = reader.request.numbers["max_matching_ngram_size"]
 
@@ -101,7 +101,7 @@ def _looked_up(reader: Reader) -> Callable[[State], Guess]:
 
         earlier = places < length - 1
         _, run = jax.lax.fori_loop(0, longest, compare, (earlier, jnp.zeros_like(row)))
-        best = jnp.argmax(run * len(row) + places * (run > 0))
+        best = jnp.argmax(run)
         ahead = best + 1 + jnp.arange(count)
         follows = (run[best] > 0) & (ahead < length)
         return Guess(jnp.where(follows, row[jnp.minimum(ahead, len(row) - 1)], NO_TOKEN), None, None)

@@ -39,7 +39,7 @@ class LayerCache:
         start = (0, self.length, 0, 0)
         keys = jax.lax.dynamic_update_slice(self.key, key.astype(self.key.dtype), start)
         values = jax.lax.dynamic_update_slice(self.value, value.astype(self.value.dtype), start)
-        return self._with(keys, values, key.shape[1]), keys, values
+        return self._with(keys, values, key.shape[1]), keys.astype(key.dtype), values.astype(value.dtype)
 
     def key_positions(self, q_len: int) -> jax.Array:
         """int32 `[kv_len]`: which tokens the keys belong to that `extend` returns for `q_len`; negative for none."""
@@ -62,19 +62,20 @@ class RingCache(LayerCache):
 
     def extend(self, key: jax.Array, value: jax.Array) -> tuple[Self, jax.Array, jax.Array]:
         q_len, slots = key.shape[1], self.key.shape[1]
-        key, value = key.astype(self.key.dtype), value.astype(self.value.dtype)
         count = q_len if self.expected is None else self.expected
         new = jnp.arange(q_len)
         kept = (new < count) & (new >= count - slots)
         places = jnp.where(kept, (self.length + new) % slots, slots)
         keys, values = (
-            held.at[:, places].set(added, mode="drop") for held, added in ((self.key, key), (self.value, value))
+            held.at[:, places].set(added.astype(held.dtype), mode="drop")
+            for held, added in ((self.key, key), (self.value, value))
         )
         cache = self._with(keys, values, q_len)
         if q_len == 1:
-            return cache, keys, values
+            return cache, keys.astype(key.dtype), values.astype(value.dtype)
         # Early tokens of a long text look at what late ones push out.
-        return cache, jnp.concatenate([self.key, key], 1), jnp.concatenate([self.value, value], 1)
+        before = (self.key.astype(key.dtype), self.value.astype(value.dtype))
+        return cache, *(jnp.concatenate(pair, 1) for pair in zip(before, (key, value), strict=True))
 
     def key_positions(self, q_len: int) -> jax.Array:
         slots = jnp.arange(self.key.shape[1])
