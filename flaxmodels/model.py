@@ -174,9 +174,12 @@ class PreTrainedModel(Module):
     def init_cache(self, batch_size: int, max_length: int, dtype: Any = None) -> Cache:
         """An empty cache with room for `max_length` tokens of `batch_size` sequences, by default in `policy.dtype`."""
         config, stored = self.config, to_dtype(dtype or self.policy.dtype)
+        windows = config.attention_windows
+        if self.policy.scan_layers and len(set(windows)) > 1:  # layers are stacked, and so must be of one shape
+            windows = (None,) * len(windows)
         return tuple(
             empty_cache(batch_size, max_length, config.kv_heads, config.features_per_head, stored, window)
-            for window in config.attention_windows
+            for window in windows
         )
 
     def prepare_inputs_for_generation(

@@ -67,6 +67,28 @@ ARCHITECTURES: dict[str, Architecture] = {
         },
         aliases={"LlamaPreTrainedModel": "LlamaPreTrainedModel"},
     ),
+    "mistral": Architecture(
+        "flaxmodels.models.mistral",
+        "MistralConfig",
+        {
+            "AutoModel": "MistralModel",
+            "AutoModelForCausalLM": "MistralForCausalLM",
+            "AutoModelForSequenceClassification": "MistralForSequenceClassification",
+        },
+        aliases={"MistralPreTrainedModel": "MistralPreTrainedModel"},
+    ),
+    "gpt2": Architecture(
+        "flaxmodels.models.gpt2",
+        "GPT2Config",
+        {
+            "AutoModel": "GPT2Model",
+            "AutoModelForCausalLM": "GPT2LMHeadModel",
+            "AutoModelForSequenceClassification": "GPT2ForSequenceClassification",
+            "AutoModelForTokenClassification": "GPT2ForTokenClassification",
+            "AutoModelForQuestionAnswering": "GPT2ForQuestionAnswering",
+        },
+        aliases={"GPT2PreTrainedModel": "GPT2PreTrainedModel"},
+    ),
 }
 """The architectures of the library, by model type."""
 

@@ -41,7 +41,7 @@ def wanted_in_flax_layout(model, separator: str = "/") -> Wanted:
             for name, own in zip(theirs, leaf.full_names(leaf.path[-1], separator), strict=True)
             if name != own
         }
-        rules.append(Rule(theirs, (leaf.name,), leaf.stacking))
+        rules.append(Rule(theirs, (leaf.name,), leaf.torch.flax_ops + leaf.stacking))
     return _wanted(model, leaves, tuple(rules), alternatives, separator)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence, Set
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Self
@@ -163,7 +163,7 @@ class GenerationConfig:
             return config
         values = {} if config is None else config.to_dict() if hasattr(config, "to_dict") else config
         if not isinstance(values, Mapping):
-            raise ConfigError(f"expected a GenerationConfig, got {type(config).__name__}")
+            raise ConfigError(f"generation_config: expected a GenerationConfig, got {type(config).__name__}")
         return cls(**values)
 
     @classmethod
@@ -195,8 +195,11 @@ class GenerationConfig:
         return copy.deepcopy(vars(self))
 
     def to_json_string(self) -> str:
-        """The contents of `generation_config.json`."""
-        return json.dumps(self.to_dict(), indent=2) + "\n"
+        """The contents of `generation_config.json`, where biases of sequences are pairs, as keys are texts there."""
+        values = self.to_dict()
+        if isinstance(biases := values.get("sequence_bias"), dict):
+            values["sequence_bias"] = list(biases.items())
+        return json.dumps(values, indent=2, default=_of_numpy) + "\n"
 
     def __repr__(self) -> str:
         return f"GenerationConfig {self.to_json_string()}"
@@ -223,7 +226,9 @@ def settle(model_config: GenerationConfig, config: Any, call: Mapping[str, Any])
     for layer in (model_config, GenerationConfig.from_any(config)):
         settings = settings.updated({name: value for name, value in vars(layer).items() if value is not None})
     settings = settings.updated(call)
-    problems = [*_unknown(call), *_contradictions(call, settings), *_impossible(settings), *_not_implemented(settings)]
+    impossible = _impossible(settings)
+    contradictions = _contradictions(call, settings, impossible.keys())
+    problems = [*_unknown(call), *contradictions, *impossible.values(), *_not_implemented(settings)]
     if problems:
         raise ConfigError("generate() cannot use these settings:\n" + "\n".join(f"  - {line}" for line in problems))
     return settings
@@ -234,16 +239,18 @@ def _unknown(call: Mapping[str, Any]) -> list[str]:
     return [f"{name}: there is no such setting; check the spelling" for name in call if name not in known]
 
 
-def _contradictions(call: Mapping[str, Any], settings: GenerationConfig) -> list[str]:
+def _contradictions(call: Mapping[str, Any], settings: GenerationConfig, impossible: Set[str]) -> list[str]:
     lines = []
     if all(call.get(name) is not None for name in _LENGTHS):
         lines.append("max_length and max_new_tokens are both given; give one")
-    if not settings.do_sample:
-        idle = [name for name, neutral in _OF_SAMPLING.items() if call.get(name) not in neutral]
+    if "do_sample" not in impossible and not settings.do_sample:
+        idle = [name for name, neutral in _OF_SAMPLING.items() if not _is_among(call.get(name), neutral)]
         lines += [f"{name}={call[name]!r} has no effect without sampling; add do_sample=True" for name in idle]
+    if impossible & {"num_beams", "num_return_sequences"}:
+        return lines
     beams, answers = settings.num_beams or 1, settings.num_return_sequences or 1
     if beams == 1:
-        idle = [name for name, neutral in _OF_BEAMS.items() if call.get(name, neutral[0]) not in neutral]
+        idle = [name for name, neutral in _OF_BEAMS.items() if not _is_among(call.get(name), neutral)]
         lines += [f"{name}={call[name]!r} has no effect without beams; add num_beams=2 or more" for name in idle]
     if beams > 1 and answers > beams:
         lines.append(f"num_return_sequences={answers} is more than num_beams={beams}")
@@ -252,12 +259,12 @@ def _contradictions(call: Mapping[str, Any], settings: GenerationConfig) -> list
     return lines
 
 
-def _impossible(settings: GenerationConfig) -> list[str]:
-    return [
-        f"{name}={value!r}: expected {expected}"
+def _impossible(settings: GenerationConfig) -> dict[str, str]:
+    return {
+        name: f"{name}={value!r}: expected {expected}"
         for name, (is_right, expected) in _EXPECTED.items()
         if (value := getattr(settings, name)) is not None and not is_right(value)
-    ]
+    }
 
 
 def _not_implemented(settings: GenerationConfig) -> list[str]:
@@ -269,7 +276,19 @@ def _not_implemented(settings: GenerationConfig) -> list[str]:
 
 
 def _matters(name: str, value: Any) -> bool:
-    return value is not None and value not in NOT_IMPLEMENTED.get(name, ())
+    return value is not None and not _is_among(value, NOT_IMPLEMENTED.get(name, ()))
+
+
+def _is_among(value: Any, values: Sequence[Any]) -> bool:
+    """Arrays are not: to compare them gives no truth value."""
+    return getattr(value, "shape", ()) == () and value in values
+
+
+def _of_numpy(value: Any) -> Any:
+    """What JSON has in the place of a number or an array of numpy."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"generation_config.json cannot hold a {type(value).__name__}")
 
 
 def _is_count(value: Any) -> bool:
@@ -305,7 +324,16 @@ def _is_sequence_bias(value: Any) -> bool:
 
 
 def _is_bias(value: Any) -> bool:
-    return isinstance(value, dict) and all(_is_count(int(k)) and _is_number(v) for k, v in value.items())
+    if not isinstance(value, dict):
+        return False
+    # Keys are texts in a JSON file.
+    ids = [int(key) if isinstance(key, str) and key.isdecimal() else key for key in value]
+    return all(map(_is_count, ids)) and all(map(_is_number, value.values()))
+
+
+def _is_texts(value: Any) -> bool:
+    texts = [value] if isinstance(value, str) else value
+    return isinstance(texts, list | tuple) and bool(texts) and all(isinstance(text, str) and text for text in texts)
 
 
 def _is_pairs_of_ids(value: Any) -> bool:
@@ -344,11 +372,11 @@ _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "temperature": (_is_positive, "a number above 0; do_sample=False is the limit of 0"),
     "top_k": (_is_count, "an integer of at least 0, which keeps all tokens"),
     "top_p": (lambda value: _is_positive(value) and value <= 1, "a number above 0 and at most 1"),
-    "early_stopping": (lambda value: isinstance(value, bool) or value == "never", 'True, False or "never"'),
-    "stop_strings": (
-        lambda value: value and all(isinstance(text, str) and text for text in np.atleast_1d(value).tolist()),
-        "a text or a list of texts, none of them empty",
+    "early_stopping": (
+        lambda value: isinstance(value, bool) or (isinstance(value, str) and value == "never"),
+        'True, False or "never"',
     ),
+    "stop_strings": (_is_texts, "a text or a list of texts, none of them empty"),
     "bad_words_ids": (_is_sequences, "a list of lists of token ids, none of them empty"),
     "sequence_bias": (_is_sequence_bias, "tuples of token ids and the number that each adds to the score"),
     "logit_bias": (_is_bias, "a dict from token ids to numbers"),
@@ -366,5 +394,5 @@ _OF_SAMPLING = {
 }
 """Settings of sampling, and the values that may be given without it."""
 
-_OF_BEAMS = {"length_penalty": (1,), "early_stopping": (False,)}
+_OF_BEAMS = {"length_penalty": (None, 1), "early_stopping": (None, False)}
 """Settings of beam search, and the values that may be given without it."""

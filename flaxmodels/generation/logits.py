@@ -140,7 +140,7 @@ def exponential_decay_length_penalty(
     ids = _ids(ends, scores)
     found = jnp.take(scores, ids, axis=-1, mode="fill", fill_value=0.0)
     extra = jnp.where((excess > 0) & jnp.isfinite(found), jnp.abs(found) * growth, 0.0)
-    return scores.at[:, ids].add(extra, mode="drop")
+    return scores.at[:, ids].set(found + extra, mode="drop")
 
 
 def suppress_tokens(scores: jax.Array, tokens: jax.Array, history: History) -> jax.Array:
@@ -260,7 +260,7 @@ def process(
 
     Warpers leave at least `keep` tokens. Without a history there is no text yet.
     """
-    scores = scores.astype(jnp.float32)
+    scores = jnp.asarray(scores, jnp.float32)
     history = history or History(jnp.full((len(scores), 1), NO_TOKEN), 0, 0, 0)
     for name, processor in PROCESSORS.items():
         if name in settings:
@@ -351,6 +351,6 @@ def _largest(keys: jax.Array, enough: Callable[[jax.Array], jax.Array]) -> jax.A
 
 
 def _as_ordered_integers(keys: jax.Array) -> jax.Array:
-    """int32 that compare as float32 do."""
-    bits = jax.lax.bitcast_convert_type(keys, jnp.int32)
+    """int32 that compare as float32 do, the two zeros as equal."""
+    bits = jax.lax.bitcast_convert_type(jnp.where(keys == 0, 0.0, keys), jnp.int32)
     return jnp.where(bits < 0, bits ^ jnp.iinfo(jnp.int32).max, bits)

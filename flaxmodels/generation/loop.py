@@ -77,13 +77,11 @@ def prepared(model: Any, values: Any) -> Any:
     """The parameters as decoding reads them, for calls with `Program.prepared`."""
     if all(value.dtype == model.policy.dtype for value in values) and not transposed(model):
         return values
-    cast = compiled(model, prepare_values)(values, program=None)
-    return [cast[path] for path in functional(model).paths]
+    structure = functional(model)
 
+    def cast(values: Any) -> Any:
+        bound = structure.bind(values)
+        prepare(bound)
+        return structure.read(bound)
 
-def prepare_values(bind: Any, values: Any, *, program: None) -> dict[str, Any]:
-    """What `prepared` compiles: the parameters by "/"-joined path."""
-    model = bind(values)
-    prepare(model)
-    found = functional(model)
-    return dict(zip(found.paths, found.values(), strict=True))
+    return structure.compiled.setdefault("prepare", jax.jit(cast))(values)

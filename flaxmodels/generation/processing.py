@@ -12,7 +12,7 @@ from flaxmodels.generation.config import GenerationConfig
 from flaxmodels.generation.logits import ANY_TOKEN, NO_TOKEN
 
 _WIDTH = 8
-"""Lists of ids are filled up to a multiple of it, so that other lists rarely compile anew."""
+"""Lists of ids, and the sequences in them, are filled up to a multiple of it, so that others rarely compile anew."""
 
 
 def processing(settings: GenerationConfig, vocab_size: int, prompt_len: int, has_source: bool) -> dict[str, Any]:
@@ -39,10 +39,8 @@ def processing(settings: GenerationConfig, vocab_size: int, prompt_len: int, has
     number("remove_invalid_values", False, np.bool_)
     number("renormalize_logits", False, np.bool_)
     number("forced_bos_token_id", None, np.int32)
-    if settings.sequence_bias:
-        pairs = settings.sequence_bias
-        sequences, biases = zip(*(pairs.items() if isinstance(pairs, dict) else pairs), strict=True)
-        values["sequence_bias"] = (_sequences(sequences), _filled(biases, 0.0, np.float32))
+    if biases := _sequence_biases(settings):
+        values["sequence_bias"] = (_sequences(list(biases)), _filled(list(biases.values()), 0.0, np.float32))
     if settings.bad_words_ids:
         words = [word for word in settings.bad_words_ids if list(word) not in [[end] for end in settings.eos_token_ids]]
         values["bad_words_ids"] = _sequences(words)
@@ -57,12 +55,13 @@ def processing(settings: GenerationConfig, vocab_size: int, prompt_len: int, has
     if settings.forced_eos_token_id is not None:
         values["forced_eos_token_id"] = ids(np.atleast_1d(settings.forced_eos_token_id).tolist())
     if settings.forced_decoder_ids:
-        values["forced_decoder_ids"] = np.array(settings.forced_decoder_ids, np.int32)
-    if settings.suppress_tokens:
-        values["suppress_tokens"] = ids(settings.suppress_tokens)
-    if settings.begin_suppress_tokens:
+        places, tokens = zip(*settings.forced_decoder_ids, strict=True)
+        values["forced_decoder_ids"] = np.stack([ids(places), ids(tokens)], axis=-1)
+    if (tokens := settings.suppress_tokens) is not None and len(tokens):
+        values["suppress_tokens"] = ids(tokens)
+    if (tokens := settings.begin_suppress_tokens) is not None and len(tokens):
         is_second = prompt_len == 1 and settings.forced_bos_token_id is not None
-        values["begin_suppress_tokens"] = (np.int32(is_second), ids(settings.begin_suppress_tokens))
+        values["begin_suppress_tokens"] = (np.int32(is_second), ids(tokens))
     if settings.logit_bias:
         tokens, biases = zip(*((int(token), bias) for token, bias in settings.logit_bias.items()), strict=True)
         values["logit_bias"] = (ids(tokens), _filled(biases, 0.0, np.float32))
@@ -88,31 +87,33 @@ def _filled(values: Sequence[Any], filler: Any, dtype: Any) -> np.ndarray:
 
 def _sequences(sequences: Sequence[Sequence[int]]) -> np.ndarray:
     """int32 `[several, longest]`, filled on the left; fillers of rows end with no token."""
-    longest = max(map(len, sequences), default=1)
+    longest = -(-max(map(len, sequences), default=1) // _WIDTH) * _WIDTH
     rows = [[ANY_TOKEN] * (longest - len(row)) + list(row) for row in sequences]
     filler = [ANY_TOKEN] * (longest - 1) + [NO_TOKEN]
     return np.array(rows + [filler] * (-len(rows) % _WIDTH or (0 if rows else _WIDTH)), np.int32)
 
 
-_OF_IDS = (
-    "eos_token_id",
-    "forced_bos_token_id",
-    "forced_eos_token_id",
-    "suppress_tokens",
-    "begin_suppress_tokens",
-)
+def _sequence_biases(settings: GenerationConfig) -> dict[tuple[int, ...], float]:
+    """From sequences to their biases; of one that is there twice, the last."""
+    pairs = settings.sequence_bias or {}
+    return {tuple(word): bias for word, bias in (pairs.items() if isinstance(pairs, dict) else pairs)}
+
+
+_OF_IDS = ("eos_token_id", "forced_bos_token_id", "forced_eos_token_id")
 
 
 def _check_ids(settings: GenerationConfig, vocab_size: int) -> None:
     """Ids beyond the vocabulary would do nothing; those of suppressed tokens often are, and may."""
     found = {name: np.atleast_1d(value) for name in _OF_IDS if (value := getattr(settings, name)) is not None}
-    found["bad_words_ids"] = np.array([token for word in settings.bad_words_ids or () for token in word], int)
-    found["logit_bias"] = np.array([int(token) for token in settings.logit_bias or ()], int)
-    pairs = settings.sequence_bias or ()
-    words = [word for word, _ in (pairs.items() if isinstance(pairs, dict) else pairs)]
-    found["sequence_bias"] = np.array([token for word in words for token in word], int)
+    lists = {
+        "bad_words_ids": (token for word in settings.bad_words_ids or () for token in word),
+        "sequence_bias": (token for word in _sequence_biases(settings) for token in word),
+        "logit_bias": map(int, settings.logit_bias or ()),
+        "forced_decoder_ids": (token for _, token in settings.forced_decoder_ids or ()),
+    }
+    found |= {name: np.fromiter(tokens, int) for name, tokens in lists.items()}
     for name, tokens in found.items():
-        if name not in ("suppress_tokens", "begin_suppress_tokens") and tokens.size and tokens.max() >= vocab_size:
+        if tokens.size and tokens.max() >= vocab_size:
             raise FlaxModelsError(
                 f"{name}: the token id {tokens.max()} is beyond the model's vocabulary of {vocab_size}; use the "
                 "tokenizer of this model"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from flaxmodels.errors import FlaxModelsError
@@ -49,12 +51,13 @@ def read_prompt(
     embeds = inputs_embeds is not None
     ids = _no_ids(input_ids, inputs_embeds) if embeds else _read_ids(input_ids, settings, vocab_size)
     if attention_mask is not None:
-        mask = np.asarray(attention_mask)
+        mask = _array(attention_mask, "attention_mask")
     else:
         mask = np.ones_like(ids) if embeds else _padding(ids, settings)
     if mask.shape != ids.shape or not np.isin(mask, (0, 1)).all():
+        given = "inputs_embeds" if embeds else "input_ids"
         raise FlaxModelsError(
-            f"attention_mask: expected zeros and ones of shape {ids.shape} as input_ids, got {mask.dtype} {mask.shape}"
+            f"attention_mask: expected zeros and ones of shape {ids.shape} as {given}, got {mask.dtype} {mask.shape}"
         )
     if empty := np.flatnonzero(~mask.any(-1)).tolist():
         raise FlaxModelsError(f"attention_mask: rows {empty} are all padding; each needs a token to continue")
@@ -69,10 +72,12 @@ def read_prompt(
 def _no_ids(input_ids: Any, inputs_embeds: Any) -> np.ndarray:
     if input_ids is not None:
         raise FlaxModelsError("input_ids and inputs_embeds are both given; give one")
-    shape = np.shape(inputs_embeds)
-    if len(shape) != 3 or 0 in shape:
-        raise FlaxModelsError(f"inputs_embeds: expected [batch, prompt_len, hidden], got {shape}")
-    return np.full(shape[:2], NO_TOKEN)
+    embeds = inputs_embeds if isinstance(inputs_embeds, jax.Array) else _array(inputs_embeds, "inputs_embeds")
+    if embeds.ndim != 3 or 0 in embeds.shape or not jnp.issubdtype(embeds.dtype, jnp.floating):
+        raise FlaxModelsError(
+            f"inputs_embeds: expected floats [batch, prompt_len, hidden], got {embeds.dtype} {embeds.shape}"
+        )
+    return np.full(embeds.shape[:2], NO_TOKEN)
 
 
 def decoder_prompt(decoder_input_ids: Any, batch: int, settings: GenerationConfig, vocab_size: int) -> Prompt:
@@ -90,9 +95,12 @@ def decoder_prompt(decoder_input_ids: Any, batch: int, settings: GenerationConfi
 
 def encoder_inputs(given: Mapping[str, Any], vocab_size: int) -> dict[str, np.ndarray]:
     """The inputs of an encoder; ids and their mask with padding on the right, so that their length is a bucket."""
-    inputs = {name: np.asarray(value) for name, value in given.items() if value is not None}
+    inputs = {name: value for name, value in given.items() if value is not None}
+    if "inputs_embeds" in inputs:
+        _no_ids(inputs.get("input_ids"), inputs["inputs_embeds"])
+    inputs = {name: _array(value, name, "right") for name, value in inputs.items()}
     if "input_ids" not in inputs:
-        return inputs
+        return inputs if "inputs_embeds" in inputs else {}
     ids = _read_ids(inputs["input_ids"], GenerationConfig(), vocab_size)
     mask = inputs.get("attention_mask", np.ones_like(ids))
     if mask.shape != ids.shape or not np.isin(mask, (0, 1)).all() or not mask.any(-1).all():
@@ -110,10 +118,7 @@ def _read_ids(input_ids: Any, settings: GenerationConfig, vocab_size: int, name:
         if settings.bos_token_id is None:
             raise FlaxModelsError("generate() needs input_ids, or bos_token_id= to begin with")
         input_ids = [[settings.bos_token_id]]
-    try:
-        ids = np.asarray(input_ids)
-    except ValueError:
-        raise FlaxModelsError(f"{name}: the rows differ in length; pad the shorter ones on the left") from None
+    ids = _array(input_ids, name)
     if ids.ndim != 2 or 0 in ids.shape or not np.issubdtype(ids.dtype, np.integer):
         raise FlaxModelsError(
             f"{name}: expected integers [batch, prompt_len], at least one row of one token; got {ids.dtype} {ids.shape}"
@@ -124,6 +129,13 @@ def _read_ids(input_ids: Any, settings: GenerationConfig, vocab_size: int, name:
             "use the tokenizer of this model"
         )
     return ids
+
+
+def _array(value: Any, name: str, side: str = "left") -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except ValueError:
+        raise FlaxModelsError(f"{name}: the rows differ in length; pad the shorter ones on the {side}") from None
 
 
 def _padding(ids: np.ndarray, settings: GenerationConfig) -> np.ndarray:

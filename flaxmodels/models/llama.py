@@ -14,10 +14,10 @@ from flaxmodels.errors import ConfigError
 from flaxmodels.model import PreTrainedModel
 from flaxmodels.nn.activations import ACTIVATIONS, get_activation
 from flaxmodels.nn.attention import dot_product_attention, merge_heads, split_heads
-from flaxmodels.nn.cache import Cache, LayerCache
+from flaxmodels.nn.cache import Cache, LayerCache, self_attention_cache
 from flaxmodels.nn.heads import last_token
 from flaxmodels.nn.linear import Embedding, Linear, RMSNorm, TiedLinear, embed
-from flaxmodels.nn.masks import decoder_mask
+from flaxmodels.nn.masks import decoder_masks
 from flaxmodels.nn.module import Module
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
@@ -196,23 +196,20 @@ class LlamaModel(LlamaPreTrainedModel):
             past_key_values: from `init_cache` or an earlier output.
         """
         hidden_states = embed(self.embed_tokens, input_ids, inputs_embeds)
-        cache = None if past_key_values is None else past_key_values[0]
         q_len = hidden_states.shape[1]
         if position_ids is None:
-            position_ids = jnp.arange(q_len)[None] + (0 if cache is None else cache.length)
+            start = 0 if past_key_values is None else self_attention_cache(past_key_values).length
+            position_ids = jnp.arange(q_len)[None] + start
         outputs = self.layers(
             hidden_states,
             past_key_values=past_key_values,
             dropout_rng=dropout_rng,
             output_hidden_states=output_hidden_states,
-            mask=decoder_mask(attention_mask, q_len, cache),
+            **decoder_masks(attention_mask, q_len, past_key_values, self.config.attention_windows),
             rope=rope_tables(self.config.rope, position_ids),
             output_attentions=output_attentions,
         )
-        normed = self.norm(outputs.last_hidden_state)
-        if outputs.hidden_states is not None:
-            outputs = outputs._replace(hidden_states=(*outputs.hidden_states[:-1], normed))
-        return BaseModelOutput(**outputs._replace(last_hidden_state=normed)._asdict())
+        return BaseModelOutput(**outputs.normed(self.norm)._asdict())
 
     def get_input_embeddings(self) -> Embedding:
         return self.embed_tokens

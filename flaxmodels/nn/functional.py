@@ -40,6 +40,13 @@ class Functional:
         state = nnx.from_flat_state([(path, values[number]) for path, number in self._flat])
         return nnx.merge(self._graph, state)
 
+    def read(self, module: Any) -> list[Any]:
+        """The values that a copy made by `bind` holds."""
+        found: dict[int, Any] = {}
+        for path, number in self._flat:
+            found.setdefault(number, _descend(module, path).get_value())
+        return [found[number] for number in range(len(self.paths))]
+
     def values(self, params: Any = None) -> list[Any]:
         """The values of `params` (a nested dict), or those that the module holds, as a flat list."""
         if params is None:

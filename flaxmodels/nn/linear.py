@@ -62,6 +62,12 @@ class Linear(Module):
         self.kernel, self.contract = nnx.Param(jnp.swapaxes(self.kernel[...], -1, -2)), 1 - self.contract
 
 
+class Conv1D(Linear):
+    """A `Linear` that torch stores as `[in_features, out_features]` too, and the retired Flax classes transposed."""
+
+    torch_leaves = {"kernel": TorchLeaf("weight", flax_ops=(Transpose((1, 0)),))}
+
+
 class TiedLinear(Module):
     """`x @ embedding.T + bias`: an output projection that shares the `[vocab, hidden]` parameter of an embedding."""
 

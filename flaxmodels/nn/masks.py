@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
-from flaxmodels.nn.cache import LayerCache
+from flaxmodels.nn.cache import Cache, LayerCache, self_attention_cache
 
 
 def padding_mask(attention_mask: jax.Array) -> jax.Array:
     """`[batch, kv_len]` of ones and zeros, or a ready `[batch, q_len, kv_len]`, to a boolean mask with a heads axis."""
     keep = attention_mask.astype(bool)
     return keep[:, None, None, :] if keep.ndim == 2 else keep[:, None, :, :]
+
+
+def decoder_masks(
+    attention_mask: jax.Array | None, q_len: int, cache: Cache | None, windows: Sequence[int | None]
+) -> dict[str, Any]:
+    """The `decoder_mask` of each layer of a `Stack`: as its `shared` if all are the same, else as its `per_layer`."""
+    layers = [None] * len(windows) if cache is None else [self_attention_cache((layer,)) for layer in cache]
+    masks: dict[tuple[int | None, type], jax.Array] = {}
+    for layer, window in zip(layers, windows, strict=True):
+        if (window, type(layer)) not in masks:
+            masks[window, type(layer)] = decoder_mask(attention_mask, q_len, layer, window)
+    if len(masks) == 1:
+        return {"mask": next(iter(masks.values()))}
+    own = tuple(masks[window, type(layer)] for layer, window in zip(layers, windows, strict=True))
+    return {"per_layer": {"mask": own}}
 
 
 def decoder_mask(

@@ -32,12 +32,14 @@ class TorchLeaf:
         ops: from torch's layout to ours.
         legacy_names: what older torch checkpoints call it.
         flax_name: what the retired Flax classes of transformers call it, where that is not our name.
+        flax_ops: from their layout to ours, where that is not the same.
     """
 
     name: str
     ops: tuple[Op, ...] = ()
     legacy_names: tuple[str, ...] = ()
     flax_name: str | None = None
+    flax_ops: tuple[Op, ...] = ()
 
 
 class Module(nnx.Module):

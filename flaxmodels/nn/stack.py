@@ -32,6 +32,12 @@ class StackOutput(NamedTuple):
     attentions: tuple[jax.Array, ...] | None
     cross_attentions: tuple[jax.Array, ...] | None
 
+    def normed(self, norm: Callable[[jax.Array], jax.Array]) -> StackOutput:
+        """With a final norm, which the last of the hidden states has behind it too."""
+        last = norm(self.last_hidden_state)
+        states = self.hidden_states
+        return self._replace(last_hidden_state=last, hidden_states=states and (*states[:-1], last))
+
 
 class Stack(ModuleList):
     """Blocks that are called as `block(hidden_states, cache=..., dropout_rng=..., **shared) -> BlockOutput`.
@@ -61,7 +67,12 @@ class Stack(ModuleList):
         per_layer: dict[str, Any] | None = None,
         **shared: Any,
     ) -> StackOutput:
-        """Run the blocks. `per_layer` holds arrays whose leading axis counts layers, `shared` goes to each block."""
+        """Run the blocks.
+
+        Args:
+            per_layer: arrays whose leading axis counts layers, or tuples of one pytree a layer.
+            shared: goes to each block.
+        """
         run = self._scan if self.stacked else self._unroll
         own = (per_layer or {}) | {"cache": past_key_values, "dropout_rng": _keys(dropout_rng, self.count)}
         last, layers = run(hidden_states, own, shared, output_hidden_states)
@@ -85,8 +96,9 @@ class Stack(ModuleList):
 
     def _scan(self, hidden_states, per_layer, shared, output_hidden_states):
         structure = functional(self.block)
-        if (caches := per_layer["cache"]) is not None:
-            per_layer["cache"] = jax.tree.map(lambda *layers: jnp.stack(layers), *caches)
+        for name, layers in per_layer.items():
+            if isinstance(layers, tuple):
+                per_layer[name] = jax.tree.map(lambda *each: jnp.stack(each), *layers)
 
         def step(hidden, layer):
             values, own = layer

@@ -6,36 +6,100 @@ Source: the GGUF specification and `convert_hf_to_gguf.py` of github.com/ggml-or
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from interop.errors import InteropError
 from interop.ops import Flatten, Op, Transpose, Unflatten
 from interop.rules import Rule
 
-_TOP = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight"}
-_HEAD = {"output.weight": "lm_head.weight"}
-_LAYER = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-_FIELDS = {
-    "vocab_size": "vocab_size",
-    "context_length": "max_position_embeddings",
-    "embedding_length": "hidden_size",
-    "feed_forward_length": "intermediate_size",
-    "block_count": "num_hidden_layers",
-    "attention.head_count": "num_attention_heads",
-    "attention.head_count_kv": "num_key_value_heads",
-    "attention.key_length": "head_dim",
-    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
-    "rope.freq_base": "rope_theta",
+
+@dataclass(frozen=True)
+class _Architecture:
+    """One `general.architecture`.
+
+    Attributes:
+        fields: keys of the metadata, without the name of the architecture, and fields of `config.json`.
+        optional: those of these fields that a file may lack.
+        top: names of tensors outside the layers.
+        layer: where the layers are in torch.
+        parts: names of tensors in a layer.
+        transposed: parts whose matrices torch stores the other way round.
+        rotated: parts whose rows llama.cpp orders in its own way, and the field with their number of heads.
+    """
+
+    fields: Mapping[str, str]
+    optional: tuple[str, ...]
+    top: Mapping[str, str]
+    layer: str
+    parts: Mapping[str, str]
+    transposed: tuple[str, ...] = ()
+    rotated: Mapping[str, str] = field(default_factory=dict)
+
+
+_ARCHITECTURES = {
+    "llama": _Architecture(
+        fields={
+            "vocab_size": "vocab_size",
+            "context_length": "max_position_embeddings",
+            "embedding_length": "hidden_size",
+            "feed_forward_length": "intermediate_size",
+            "block_count": "num_hidden_layers",
+            "attention.head_count": "num_attention_heads",
+            "attention.head_count_kv": "num_key_value_heads",
+            "attention.key_length": "head_dim",
+            "attention.layer_norm_rms_epsilon": "rms_norm_eps",
+            "rope.freq_base": "rope_theta",
+        },
+        optional=("num_key_value_heads", "head_dim", "rope_theta"),
+        top={
+            "token_embd.weight": "model.embed_tokens.weight",
+            "output_norm.weight": "model.norm.weight",
+            "output.weight": "lm_head.weight",
+        },
+        layer="model.layers",
+        parts={
+            "attn_norm": "input_layernorm",
+            "attn_q": "self_attn.q_proj",
+            "attn_k": "self_attn.k_proj",
+            "attn_v": "self_attn.v_proj",
+            "attn_output": "self_attn.o_proj",
+            "ffn_norm": "post_attention_layernorm",
+            "ffn_gate": "mlp.gate_proj",
+            "ffn_up": "mlp.up_proj",
+            "ffn_down": "mlp.down_proj",
+        },
+        rotated={"attn_q": "num_attention_heads", "attn_k": "num_key_value_heads"},
+    ),
+    "gpt2": _Architecture(
+        fields={
+            "vocab_size": "vocab_size",
+            "context_length": "n_positions",
+            "embedding_length": "n_embd",
+            "feed_forward_length": "n_inner",
+            "block_count": "n_layer",
+            "attention.head_count": "n_head",
+            "attention.layer_norm_epsilon": "layer_norm_epsilon",
+        },
+        optional=("n_inner",),
+        top={
+            "token_embd.weight": "transformer.wte.weight",
+            "position_embd.weight": "transformer.wpe.weight",
+            "output_norm.weight": "transformer.ln_f.weight",
+            "output_norm.bias": "transformer.ln_f.bias",
+            "output.weight": "lm_head.weight",
+        },
+        layer="transformer.h",
+        parts={
+            "attn_norm": "ln_1",
+            "attn_qkv": "attn.c_attn",
+            "attn_output": "attn.c_proj",
+            "ffn_norm": "ln_2",
+            "ffn_up": "mlp.c_fc",
+            "ffn_down": "mlp.c_proj",
+        },
+        transposed=("attn_qkv", "attn_output", "ffn_up", "ffn_down"),
+    ),
 }
 _TOKENS = {"bos_token_id": "bos_token_id", "eos_token_id": "eos_token_id", "padding_token_id": "pad_token_id"}
 
@@ -43,8 +107,8 @@ _TOKENS = {"bos_token_id": "bos_token_id", "eos_token_id": "eos_token_id", "padd
 def config(metadata: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """The `config.json` that the metadata and the tensor names of a GGUF file amount to."""
     names = set(names)
-    _refuse_unknown(metadata, names)
-    found = {field: metadata[f"llama.{key}"] for key, field in _FIELDS.items() if f"llama.{key}" in metadata}
+    name, architecture = _architecture(metadata, names)
+    found = _fields(metadata, name, architecture)
     found |= {
         field: metadata[f"tokenizer.ggml.{key}"]
         for key, field in _TOKENS.items()
@@ -52,13 +116,13 @@ def config(metadata: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     }
     if "vocab_size" not in found and "tokenizer.ggml.tokens" in metadata:
         found["vocab_size"] = len(metadata["tokenizer.ggml.tokens"])
-    required = set(_FIELDS.values()) - {"num_key_value_heads", "head_dim", "rope_theta"}
-    if absent := sorted(required - set(found)):
+    if absent := sorted(set(architecture.fields.values()) - set(architecture.optional) - set(found)):
         raise InteropError(f"the GGUF metadata does not give {', '.join(absent)}: the file is incomplete")
+    found |= {"model_type": name, "tie_word_embeddings": "output.weight" not in names}
+    if name == "gpt2":
+        return found | {"architectures": ["GPT2LMHeadModel"]}
     return found | {
-        "model_type": "llama",
         "architectures": ["LlamaForCausalLM"],
-        "tie_word_embeddings": "output.weight" not in names,
         "attention_bias": "blk.0.attn_q.bias" in names,
         "mlp_bias": "blk.0.ffn_up.bias" in names,
         "rope_scaling": _rope_scaling(metadata),
@@ -67,25 +131,38 @@ def config(metadata: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
 
 def rules(metadata: Mapping[str, Any], names: Iterable[str]) -> list[Rule]:
     """From the tensors of a GGUF file to torch names and layouts; tensors of other names have no rule."""
-    heads = int(metadata["llama.attention.head_count"])
-    kv_heads = int(metadata.get("llama.attention.head_count_kv", heads))
-    hidden = int(metadata["llama.embedding_length"])
-    head_dim = int(metadata.get("llama.attention.key_length", hidden // heads))
+    names = list(names)
+    name, architecture = _architecture(metadata, set(names))
+    fields = _fields(metadata, name, architecture)
     found = []
     for name in names:
-        if target := _torch_name(name):
+        if target := _torch_name(name, architecture):
             part = name.split(".")[2] if name.startswith("blk.") else ""
-            count = {"attn_q": heads, "attn_k": kv_heads}.get(part)
-            ops = _halves_from_pairs(count, head_dim, name.endswith(".bias")) if count else ()
-            found.append(Rule((name,), (target,), ops))
+            found.append(Rule((name,), (target,), _ops(part, name.endswith(".bias"), architecture, fields)))
     return found
 
 
-def _torch_name(name: str) -> str | None:
+def _fields(metadata: Mapping[str, Any], name: str, architecture: _Architecture) -> dict[str, Any]:
+    return {
+        field: metadata[f"{name}.{key}"] for key, field in architecture.fields.items() if f"{name}.{key}" in metadata
+    }
+
+
+def _torch_name(name: str, architecture: _Architecture) -> str | None:
     parts = name.split(".")
-    if len(parts) == 4 and parts[0] == "blk" and parts[2] in _LAYER:
-        return f"model.layers.{parts[1]}.{_LAYER[parts[2]]}.{parts[3]}"
-    return (_TOP | _HEAD).get(name)
+    if len(parts) == 4 and parts[0] == "blk" and parts[2] in architecture.parts:
+        return f"{architecture.layer}.{parts[1]}.{architecture.parts[parts[2]]}.{parts[3]}"
+    return architecture.top.get(name)
+
+
+def _ops(part: str, is_bias: bool, architecture: _Architecture, fields: Mapping[str, Any]) -> tuple[Op, ...]:
+    if part in architecture.transposed and not is_bias:
+        return (Transpose((1, 0)),)
+    if part not in architecture.rotated:
+        return ()
+    heads = int(fields["num_attention_heads"])
+    head_dim = int(fields.get("head_dim", int(fields["hidden_size"]) // heads))
+    return _halves_from_pairs(int(fields.get(architecture.rotated[part], heads)), head_dim, is_bias)
 
 
 def _halves_from_pairs(heads: int, head_dim: int, is_bias: bool) -> tuple[Op, ...]:
@@ -104,14 +181,17 @@ def _rope_scaling(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
     raise InteropError(f"llama.rope.scaling.type={kind!r} of a GGUF file is not implemented: expected none or linear")
 
 
-def _refuse_unknown(metadata: Mapping[str, Any], names: set[str]) -> None:
-    architecture = metadata.get("general.architecture")
-    if architecture != "llama":
-        raise InteropError(f"GGUF architecture {architecture!r} is not implemented: expected 'llama'")
+def _architecture(metadata: Mapping[str, Any], names: set[str]) -> tuple[str, _Architecture]:
+    """The architecture of the file and its name; `InteropError` for files that would be misread."""
+    name = metadata.get("general.architecture")
+    if name not in _ARCHITECTURES:
+        known = " or ".join(map(repr, _ARCHITECTURES))
+        raise InteropError(f"GGUF architecture {name!r} is not implemented: expected {known}")
     if "rope_freqs.weight" in names:
         raise InteropError(
             "the GGUF file has rope_freqs.weight (Llama 3.1 frequency scaling), which does not say which "
             "rope_scaling it came from: load the safetensors of this model"
         )
-    if metadata.get("llama.expert_count", 0):
+    if metadata.get(f"{name}.expert_count", 0):
         raise InteropError("the GGUF file is a mixture of experts, which is not implemented for GGUF")
+    return str(name), _ARCHITECTURES[name]

@@ -11,7 +11,7 @@ from flaxmodels import AutoModelForCausalLM, AutoModelForMaskedLM
 from flaxmodels.files.resolve import resolve
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "retired_flax"
-CLASSES = {"bert": AutoModelForMaskedLM, "llama": AutoModelForCausalLM}
+CLASSES = {"bert": AutoModelForMaskedLM, "llama": AutoModelForCausalLM, "gpt2": AutoModelForCausalLM}
 IDS = np.array([[5, 7, 11, 13, 2]])
 
 

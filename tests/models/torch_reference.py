@@ -40,21 +40,22 @@ def tensors_in(folder: Path) -> dict[str, np.ndarray]:
 def inputs_for(case: Case, *, embedded: bool = False) -> dict[str, np.ndarray]:
     """A padded batch of every input that the model takes; vectors at odd positions instead of ids if `embedded`."""
     rng = np.random.default_rng(1)
-    taken = inspect.signature(case.ours.abstract(dict(case.values)).base_model.forward).parameters
-    pad = case.values["pad_token_id"]
-    ids = rng.choice([token for token in range(case.values["vocab_size"]) if token != pad], MASK.shape)
+    described = case.ours.abstract(dict(case.values))
+    taken, config = inspect.signature(described.base_model.forward).parameters, described.config
+    pad = config.pad_token_id
+    ids = rng.choice([token for token in range(config.vocab_size) if token != pad], MASK.shape)
     ids[1][MASK[1] == 0] = pad
     inputs = {"input_ids": ids, "attention_mask": MASK}
     if embedded:
-        inputs["inputs_embeds"] = rng.normal(size=(*MASK.shape, case.values["hidden_size"])).astype(np.float32)
+        inputs["inputs_embeds"] = rng.normal(size=(*MASK.shape, config.hidden_size)).astype(np.float32)
         inputs["position_ids"] = rng.integers(0, MASK.shape[1], MASK.shape)
         del inputs["input_ids"]
     if "token_type_ids" in taken:
-        inputs["token_type_ids"] = rng.integers(0, case.values["type_vocab_size"], MASK.shape)
+        inputs["token_type_ids"] = rng.integers(0, getattr(config, "type_vocab_size", config.vocab_size), MASK.shape)
     if case.head.endswith("MultipleChoice"):
         inputs = {name: np.stack([value, np.roll(value, 1, 0)], 1) for name, value in inputs.items()}
     if case.values.get("add_cross_attention"):
-        memory = rng.normal(size=(len(MASK), 5, case.values["hidden_size"])).astype(np.float32)
+        memory = rng.normal(size=(len(MASK), 5, config.hidden_size)).astype(np.float32)
         memory_mask = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [0, 1, 1, 1, 1]])
         inputs |= {"encoder_hidden_states": memory, "encoder_attention_mask": memory_mask}
     return inputs
