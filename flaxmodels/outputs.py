@@ -85,6 +85,62 @@ class BaseModelOutputWithPooling(ModelOutput):
     cross_attentions: Layers | None = None
 
 
+class Seq2SeqModelOutput(ModelOutput):
+    """Of an encoder and a decoder: `last_hidden_state` `[batch, q_len, hidden]` and what is named `decoder_...` are the
+    decoder's; `encoder_last_hidden_state` `[batch, source_len, hidden]`; `cross_attentions`
+    `[batch, heads, q_len, source_len]` for each layer of the decoder.
+    """
+
+    last_hidden_state: jax.Array
+    past_key_values: Cache | None = None
+    decoder_hidden_states: Layers | None = None
+    decoder_attentions: Layers | None = None
+    cross_attentions: Layers | None = None
+    encoder_last_hidden_state: jax.Array | None = None
+    encoder_hidden_states: Layers | None = None
+    encoder_attentions: Layers | None = None
+
+
+class Seq2SeqLMOutput(ModelOutput):
+    """`logits` `[batch, q_len, vocab]` of the next token at each position of the decoder's text."""
+
+    logits: jax.Array
+    past_key_values: Cache | None = None
+    decoder_hidden_states: Layers | None = None
+    decoder_attentions: Layers | None = None
+    cross_attentions: Layers | None = None
+    encoder_last_hidden_state: jax.Array | None = None
+    encoder_hidden_states: Layers | None = None
+    encoder_attentions: Layers | None = None
+
+
+class Seq2SeqSequenceClassifierOutput(ModelOutput):
+    """`logits` `[batch, num_labels]`."""
+
+    logits: jax.Array
+    past_key_values: Cache | None = None
+    decoder_hidden_states: Layers | None = None
+    decoder_attentions: Layers | None = None
+    cross_attentions: Layers | None = None
+    encoder_last_hidden_state: jax.Array | None = None
+    encoder_hidden_states: Layers | None = None
+    encoder_attentions: Layers | None = None
+
+
+class Seq2SeqQuestionAnsweringOutput(ModelOutput):
+    """`start_logits` and `end_logits`, `[batch, q_len]`."""
+
+    start_logits: jax.Array
+    end_logits: jax.Array
+    past_key_values: Cache | None = None
+    decoder_hidden_states: Layers | None = None
+    decoder_attentions: Layers | None = None
+    cross_attentions: Layers | None = None
+    encoder_last_hidden_state: jax.Array | None = None
+    encoder_hidden_states: Layers | None = None
+    encoder_attentions: Layers | None = None
+
+
 class CausalLMOutput(ModelOutput):
     """`logits` `[batch, q_len, vocab]` of the next token at each position."""
 

@@ -89,6 +89,17 @@ ARCHITECTURES: dict[str, Architecture] = {
         },
         aliases={"GPT2PreTrainedModel": "GPT2PreTrainedModel"},
     ),
+    "bart": Architecture(
+        "flaxmodels.models.bart",
+        "BartConfig",
+        {
+            "AutoModel": "BartModel",
+            "AutoModelForSeq2SeqLM": "BartForConditionalGeneration",
+            "AutoModelForSequenceClassification": "BartForSequenceClassification",
+            "AutoModelForQuestionAnswering": "BartForQuestionAnswering",
+        },
+        aliases={"BartPreTrainedModel": "BartPreTrainedModel"},
+    ),
 }
 """The architectures of the library, by model type."""
 
@@ -184,6 +195,7 @@ _TASKS = (
     "PreTraining",
     "MaskedLM",
     "CausalLM",
+    "Seq2SeqLM",
     "NextSentencePrediction",
     "SequenceClassification",
     "MultipleChoice",

@@ -102,7 +102,7 @@ class Reader:
         there = jnp.pad(request.attention_mask, room) | (jnp.arange(program.slots) >= request.prompt_len)[None]
         self.mask = there.astype(jnp.int32)
         self.positions = jnp.maximum(self.mask.cumsum(-1) - 1, 0)
-        self.memory: jax.Array | None = None if request.encoder is None else model.memory_mask(request.encoder)
+        self.memory = None if request.encoder is None else request.encoder.get("attention_mask")
         self.source = None
         if request.encoder is not None and "input_ids" in request.encoder:
             self.source = jnp.where(request.encoder["attention_mask"] > 0, request.encoder["input_ids"], NO_TOKEN)
@@ -126,17 +126,15 @@ class Reader:
         batch = len(tokens)
         if request.cache is None:
             cache = self.model.init_cache(batch, program.slots, program.cache_dtype)
-            if request.encoder is not None:
-                cache = self.model.encode_into(cache, request.encoder)
         else:
             cache = rewound(resized(request.cache, program.slots), jnp.asarray(request.cached, jnp.int32))
         count = request.prompt_len - request.cached
-        embeds = request.inputs_embeds
-        if embeds is None:
-            read = jax.lax.dynamic_slice_in_dim(tokens, request.cached, program.chunk, axis=1)
-            outputs, cache = self(read, expecting(cache, count), count - 1)
-        else:
-            outputs, cache = self(None, expecting(cache, count), count - 1, inputs_embeds=embeds[:, : program.chunk])
+        read, other = jax.lax.dynamic_slice_in_dim(tokens, request.cached, program.chunk, axis=1), {}
+        if request.inputs_embeds is not None:
+            read, other = None, {"inputs_embeds": request.inputs_embeds[:, : program.chunk]}
+        if request.encoder is not None:
+            other = {"encoder_outputs": self.model.encode(**request.encoder)}
+        outputs, cache = self(read, expecting(cache, count), count - 1, **other)
         rows = jnp.repeat(jnp.arange(batch), program.repeats)
         if program.repeats > 1:
             tokens, cache = tokens[rows], take_rows(cache, rows)
@@ -154,7 +152,7 @@ class Reader:
             for `None`), and the cache with these tokens in it.
         """
         start = self_attention_cache(cache).length
-        q_len = (tokens if tokens is not None else replaced["inputs_embeds"]).shape[1]
+        q_len = (replaced["inputs_embeds"] if tokens is None else tokens).shape[1]
         positions = jax.lax.dynamic_slice_in_dim(self.positions, start, q_len, axis=1)
         ids = None if tokens is None else jnp.maximum(tokens, 0)
         inputs = self.model.prepare_inputs_for_generation(ids, self.mask, positions, cache) | replaced
@@ -168,8 +166,10 @@ class Reader:
         logits = self.model.head(replace(outputs, last_hidden_state=hidden), inputs, None).logits
         logits = logits.astype(jnp.float32)
         cache = outputs.past_key_values
-        kept = {name: getattr(outputs, name, None) for name in ("hidden_states", "attentions", "cross_attentions")}
-        kept = {name: value for name, value in kept.items() if value is not None} if flags else {}
+        kept = {}
+        for name in ("hidden_states", "attentions", "cross_attentions") if flags else ():
+            value = getattr(outputs, name, None) or getattr(outputs, f"decoder_{name}", None)
+            kept |= {} if value is None else {name: value}
         return kept | {"logits": logits if last is None else logits[:, 0]}, cache
 
     def process(self, scores: jax.Array, tokens: jax.Array, length: jax.Array, keep: int = 1) -> jax.Array:

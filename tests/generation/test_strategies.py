@@ -460,3 +460,37 @@ def test_warmup_compiles_what_calls_run(llama):
     (program,) = functional(model).compiled.values()
     model.generate(**plain(model, length=50), max_new_tokens=33)
     assert program._cache_size() == 1
+
+
+# ---- windows
+
+
+@pytest.fixture(scope="module")
+def windowed(tmp_path_factory):
+    case = next(case for case in GENERATIVE if case.head == "MistralForCausalLM")
+    return make_pair(case, tmp_path_factory.mktemp("torch"))
+
+
+def test_a_ring_cache_equals_a_windowed_mask(windowed):
+    """Prompts and answers that go round the ring, beside torch and beside the full pass with a mask."""
+    model, _ = windowed
+    batch = prompts(model, length=90)
+    sequences = assert_equal_to_torch(windowed, batch, max_new_tokens=80)
+    found = model.generate(**batch, max_new_tokens=80, return_dict_in_generate=True)
+    ring = found.past_key_values.layers[0]
+    assert (type(ring).__name__, ring.key.shape[1]) == ("RingCache", 3 + 64)
+    mask = np.append(batch["attention_mask"], np.ones((3, 80), int), 1)
+    likeliest = model(sequences, mask, np.maximum(mask.cumsum(1) - 1, 0)).logits.argmax(-1)
+    np.testing.assert_array_equal(likeliest[:, 89:-1], sequences[:, 90:])
+
+
+def test_a_ring_cache_can_be_taken_back_and_goes_on(windowed):
+    model, _ = windowed
+    prompt = prompts(model, rows=1, length=90)["input_ids"]
+    alone = model.generate(prompt, max_new_tokens=60, return_dict_in_generate=True)
+    found = model.generate(prompt, max_new_tokens=60, prompt_lookup_num_tokens=6)
+    np.testing.assert_array_equal(found.sequences, alone.sequences)
+    for kept in (150, 120, 60):  # as far as it remembers, and farther
+        text = np.append(alone.sequences[:, :kept], prompt[:, :9], 1)
+        again = model.generate(text, max_new_tokens=NEW, past_key_values=alone.past_key_values)
+        np.testing.assert_array_equal(again.sequences, model.generate(text, max_new_tokens=NEW).sequences)

@@ -46,9 +46,16 @@ def inputs_for(case: Case, *, embedded: bool = False) -> dict[str, np.ndarray]:
     ids = rng.choice([token for token in range(config.vocab_size) if token != pad], MASK.shape)
     ids[1][MASK[1] == 0] = pad
     inputs = {"input_ids": ids, "attention_mask": MASK}
+    if config.is_encoder_decoder:
+        ids[ids == config.eos_token_id] = config.bos_token_id
+        ids[:, 4] = config.eos_token_id
+        words = [token for token in range(config.vocab_size) if token != pad]
+        inputs |= {"decoder_input_ids": rng.choice(words, MASK.shape), "decoder_attention_mask": MASK}
+        embedded = embedded and not case.head.endswith("SequenceClassification")
     if embedded:
         inputs["inputs_embeds"] = rng.normal(size=(*MASK.shape, config.hidden_size)).astype(np.float32)
-        inputs["position_ids"] = rng.integers(0, MASK.shape[1], MASK.shape)
+        if not config.is_encoder_decoder:
+            inputs["position_ids"] = rng.integers(0, MASK.shape[1], MASK.shape)
         del inputs["input_ids"]
     if "token_type_ids" in taken:
         inputs["token_type_ids"] = rng.integers(0, getattr(config, "type_vocab_size", config.vocab_size), MASK.shape)

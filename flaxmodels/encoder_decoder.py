@@ -1,0 +1,126 @@
+"""Models of an encoder and a decoder: what they share whatever the architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from flaxmodels.config import PreTrainedConfig
+from flaxmodels.model import PreTrainedModel
+from flaxmodels.nn.cache import Cache
+from flaxmodels.nn.dropout import split_key
+from flaxmodels.outputs import BaseModelOutput, Seq2SeqModelOutput
+
+
+class EncoderDecoderConfig(PreTrainedConfig):
+    """Configuration with `decoder_layers`, `decoder_attention_heads` and `decoder_start_token_id`."""
+
+    is_encoder_decoder: bool = True
+    decoder_layers: int = 12
+    decoder_attention_heads: int = 16
+    decoder_start_token_id: int | None = None
+
+    @property
+    def kv_heads(self) -> int:
+        return self.decoder_attention_heads
+
+    @property
+    def features_per_head(self) -> int:
+        return self.hidden_size // self.decoder_attention_heads
+
+    @property
+    def attention_windows(self) -> tuple[int | None, ...]:
+        return (None,) * self.decoder_layers
+
+
+class EncoderDecoderModel(PreTrainedModel):
+    """Base of these models. A base model has an `encoder` and a `decoder`, and `decode_beside_encoder` as `forward`."""
+
+    def init_cache(self, batch_size: int, max_length: int, dtype: Any = None) -> Cache:
+        """An empty cache; the decoder's layers add keys and values of the encoder's output when they first see it."""
+        return tuple((layer, None) for layer in super().init_cache(batch_size, max_length, dtype))
+
+    def prepare_inputs_for_generation(
+        self, input_ids: jax.Array, attention_mask: jax.Array, position_ids: jax.Array, cache: Cache
+    ) -> dict[str, Any]:
+        """The inputs of `forward` for the next tokens of the decoder's text."""
+        given = super().prepare_inputs_for_generation(input_ids, attention_mask, position_ids, cache)
+        return {name if name == "past_key_values" else f"decoder_{name}": value for name, value in given.items()}
+
+    def encode(self, **inputs: Any) -> BaseModelOutput:
+        """The encoder's output, to be given to further calls as `encoder_outputs`."""
+        return self.base_model.encoder(**inputs)
+
+    def decode_beside_encoder(
+        self,
+        input_ids: jax.Array | None = None,
+        attention_mask: jax.Array | None = None,
+        decoder_input_ids: jax.Array | None = None,
+        decoder_attention_mask: jax.Array | None = None,
+        decoder_position_ids: jax.Array | None = None,
+        encoder_outputs: Any = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: jax.Array | None = None,
+        decoder_inputs_embeds: jax.Array | None = None,
+        *,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        dropout_rng: jax.Array | None = None,
+    ) -> Seq2SeqModelOutput:
+        """Encode, and decode beside what was encoded.
+
+        Args:
+            input_ids: int `[batch, source_len]`; or `inputs_embeds` `[batch, source_len, hidden]` in its place.
+            attention_mask: `[batch, source_len]`, 0 for padding.
+            decoder_input_ids: int `[batch, q_len]`, or `decoder_inputs_embeds`; `input_ids` shifted by one to the
+                right if neither is given.
+            decoder_attention_mask: `[batch, kv_len]`, 0 for padding; with a cache it speaks of the whole text.
+            decoder_position_ids: int `[batch, q_len]`; 0, 1, ... behind the cache.
+            encoder_outputs: of `encode`, in the place of the encoder's inputs.
+            past_key_values: from `init_cache` or an earlier output; one that has seen the encoder's output needs
+                no inputs of the encoder.
+        """
+        options = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+        keys = split_key(dropout_rng, 2)
+        encoded = encoder_outputs
+        if encoded is None and not (past_key_values is not None and past_key_values[0][1] is not None):
+            source = {"input_ids": input_ids, "attention_mask": attention_mask, "inputs_embeds": inputs_embeds}
+            encoded = self.encoder(**source, **options, dropout_rng=keys[0])
+        if decoder_input_ids is None and decoder_inputs_embeds is None and input_ids is not None:
+            decoder_input_ids = shift_right(input_ids, self.config)
+        decoded = self.decoder(
+            input_ids=decoder_input_ids,
+            attention_mask=decoder_attention_mask,
+            position_ids=decoder_position_ids,
+            inputs_embeds=decoder_inputs_embeds,
+            encoder_hidden_states=None if encoded is None else _field(encoded, "last_hidden_state"),
+            encoder_attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            **options,
+            dropout_rng=keys[1],
+        )
+        return Seq2SeqModelOutput(
+            last_hidden_state=decoded.last_hidden_state,
+            past_key_values=decoded.past_key_values,
+            decoder_hidden_states=decoded.hidden_states,
+            decoder_attentions=decoded.attentions,
+            cross_attentions=decoded.cross_attentions,
+            encoder_last_hidden_state=None if encoded is None else _field(encoded, "last_hidden_state"),
+            encoder_hidden_states=None if encoded is None else _field(encoded, "hidden_states"),
+            encoder_attentions=None if encoded is None else _field(encoded, "attentions"),
+        )
+
+
+def shift_right(input_ids: jax.Array, config: EncoderDecoderConfig) -> jax.Array:
+    """`input_ids` behind `decoder_start_token_id`, without their last token; -100 becomes padding."""
+    start = jnp.full_like(input_ids[:, :1], config.decoder_start_token_id)
+    shifted = jnp.concatenate([start, input_ids[:, :-1]], axis=1)
+    return jnp.where(shifted == -100, config.pad_token_id, shifted)
+
+
+def _field(output: Any, name: str) -> Any:
+    """A field of an output, or of a mapping with the same names."""
+    return output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
