@@ -1,4 +1,4 @@
-"""Greedy decoding: tokens a second of flaxmodels beside transformers on torch."""
+"""Greedy decoding: tokens a second of flaxmodels beside transformers on torch, and beside what memory allows."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,8 +32,31 @@ from common import (
 )
 
 PROMPT_LENGTH = 16
-NEW_TOKENS = 64
+NEW_TOKENS = 128
 THREADS = (1, 2)
+SHAPES: dict[str, dict[str, Any]] = {
+    "SmolLM2-135M": LLAMA,
+    "Llama-3.2-1B": LLAMA
+    | {
+        "vocab_size": 128256,
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+    },
+    "Llama-3.1-8B": LLAMA
+    | {
+        "vocab_size": 128256,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "tie_word_embeddings": False,
+    },
+    "tiny": LLAMA | TINY,
+}
 
 
 class Device(StrEnum):
@@ -43,11 +68,17 @@ class Device(StrEnum):
 
 @dataclass(frozen=True)
 class Case:
-    """What is decoded: `batch` prompts, with the weights of a folder, stored and computed in `dtype`."""
+    """What is decoded: `batch` prompts, by a model of random weights, stored and computed in `dtype`."""
 
-    folder: Path
+    shape: str
     dtype: str
     batch: int
+    compiled: bool = False
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration of the model, which never ends an answer."""
+        return SHAPES[self.shape] | {"bos_token_id": None, "eos_token_id": None, "pad_token_id": 0}
 
     @property
     def prompts(self) -> np.ndarray:
@@ -55,29 +86,26 @@ class Case:
         return np.random.default_rng(0).integers(3, 90, (self.batch, PROMPT_LENGTH))
 
 
-Generate = Callable[[], np.ndarray]
-"""Decodes the prompts of a case; returns prompts and answers, `[batch, PROMPT_LENGTH + NEW_TOKENS]`."""
-
-
-def make(folder: Path, config: dict[str, Any]) -> None:
-    """Save random weights."""
-    from flaxmodels import LlamaForCausalLM
-
-    LlamaForCausalLM({**config, "bos_token_id": None, "eos_token_id": None}).save_pretrained(folder)
+Generate = Callable[[int], Any]
+"""Continues the prompts of a case by so many tokens."""
 
 
 @cache
 def ours(case: Case) -> Generate:
-    """The model and its compiled loop, which the first call compiles."""
+    """The model, whose program the first call compiles."""
+    import jax
+
     from flaxmodels import LlamaForCausalLM
 
-    model = LlamaForCausalLM.from_pretrained(case.folder, torch_dtype=case.dtype)
-    settings = {
-        "attention_mask": np.ones_like(case.prompts),
-        "max_new_tokens": NEW_TOKENS,
-        "do_sample": False,
-    }
-    return lambda: np.asarray(model.generate(case.prompts, **settings).sequences)
+    model = LlamaForCausalLM(case.config, dtype=case.dtype, param_dtype=case.dtype)
+    mask = np.ones_like(case.prompts)
+
+    def generate(count: int) -> Any:
+        if count == 1:  # as a user sees it: the program is that of long answers
+            return next(model.stream(case.prompts, attention_mask=mask, max_new_tokens=NEW_TOKENS))
+        return jax.block_until_ready(model.generate(case.prompts, attention_mask=mask, max_new_tokens=count).sequences)
+
+    return generate
 
 
 @cache
@@ -86,110 +114,163 @@ def theirs(case: Case) -> Generate:
     import torch
     import transformers
 
-    model: Any = transformers.LlamaForCausalLM.from_pretrained(case.folder, dtype=getattr(torch, case.dtype))
+    torch.manual_seed(0)
+    model: Any = transformers.LlamaForCausalLM(transformers.LlamaConfig(**case.config))
+    model = model.to(getattr(torch, case.dtype)).eval()
     prompts = torch.from_numpy(case.prompts)
-    settings = {
-        "attention_mask": torch.ones_like(prompts),
-        "max_new_tokens": NEW_TOKENS,
-        "do_sample": False,
-    }
-    return lambda: model.generate(prompts, **settings, pad_token_id=0).numpy()
+    settings: dict[str, Any] = {"attention_mask": torch.ones_like(prompts), "do_sample": False, "pad_token_id": 0}
+    if case.compiled:
+        model.forward = torch.compile(model.forward)
+        settings["cache_implementation"] = "static"
+    return lambda count: model.generate(prompts, **settings, max_new_tokens=count)
 
 
-def timed(build: Callable[[Case], Generate], case: Case) -> dict[str, Any]:
-    """One call of `generate`; the model is loaded beforehand, and kept for the next time."""
+def timed(build: Callable[[Case], Generate], case: Case, count: int) -> dict[str, Any]:
+    """Seconds of one call; the model is made beforehand, and kept for the next time."""
     generate = build(case)
     begin = time.perf_counter()
-    sequences = generate()
-    seconds = time.perf_counter() - begin
-    assert sequences.shape == (case.batch, PROMPT_LENGTH + NEW_TOKENS), "decoding ended early"
-    return {"seconds": seconds, "tokens": sequences[:, PROMPT_LENGTH:].tolist()}
+    generate(count)
+    return {"seconds": time.perf_counter() - begin}
 
 
-def compare(
-    folder: Path,
-    batch: int,
-    dtypes: list[str],
-    threads: tuple[int, ...],
-    device: Device,
-    runs: int,
-):
-    """For every side its first call, and then one call in each round. Each side lives in a process of its own."""
+def weights(case: Case) -> int:
+    """Bytes of the parameters that each token reads; of an embedding that is not tied, a row."""
+    from flaxmodels import LlamaForCausalLM
+
+    model = LlamaForCausalLM.abstract(case.config, param_dtype=case.dtype)
+    read = model.num_parameters(exclude_embeddings=not case.config["tie_word_embeddings"])
+    return read * np.dtype(model.policy.param_dtype).itemsize
+
+
+def bandwidth(device: Device) -> float:
+    """Bytes a second that a copy reads and writes, in two threads or on the GPU."""
+    if device is Device.gpu:
+        import jax
+        import jax.numpy as jnp
+
+        source = jnp.ones(2**30, jnp.float32)
+        copy = jax.jit(lambda array: array * 2)
+        work, size = lambda: jax.block_until_ready(copy(source)), 2 * source.nbytes
+    else:
+        parts = [(np.ones(2**26, np.float32), np.empty(2**26, np.float32)) for _ in range(2)]
+        pool = ThreadPoolExecutor(2)
+        work = lambda: list(pool.map(lambda pair: np.copyto(pair[1], pair[0]), parts))  # noqa: E731
+        size = 2 * sum(source.nbytes for source, _ in parts)
+    seconds = []
+    for _ in range(7):
+        begin = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - begin)
+    return size / sorted(seconds[1:])[len(seconds) // 2 - 1]
+
+
+def compare(case: Case, threads: tuple[int, ...], device: Device, runs: int, compiled: bool, folder: Path):
+    """For every side its first call, time to the first token, and then one call in each round.
+
+    Each side lives in a process of its own. Our first call is made twice: with an empty compilation cache, and in
+    another process with the cache that the first one left.
+    """
+    platform = {"JAX_PLATFORMS": "cpu"} if device is Device.cpu else {}
+    env = platform | {
+        "JAX_COMPILATION_CACHE_DIR": str(folder / f"{case.shape}-{case.dtype}-{case.batch}"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    with Worker(env) as worker:
+        cold = worker.call(timed, ours, case, NEW_TOKENS)["seconds"]
     with ExitStack() as stack:
 
-        def side(build: Callable[[Case], Generate], dtype: str, **env: str) -> Callable[[], dict]:
+        def side(build: Callable[[Case], Generate], case: Case, **env: str) -> Callable[..., dict]:
             worker = stack.enter_context(Worker(env))
-            return partial(worker.call, timed, build, Case(folder, dtype, batch))
+            return lambda count: worker.call(timed, build, case, count)
 
-        platform = {"JAX_PLATFORMS": "cpu"} if device is Device.cpu else {}
-        sides = {f"flaxmodels {dtype}": side(ours, dtype, **platform) for dtype in dtypes}
-        for dtype in dtypes if device is Device.cpu else ():
-            for count in threads:
-                sides[f"torch {dtype}, {count} threads"] = side(theirs, dtype, OMP_NUM_THREADS=str(count))
-        return alternate(sides, 1), alternate(sides, runs)
+        sides = {"flaxmodels": side(ours, case, **env)}
+        for count in threads if device is Device.cpu else ():
+            sides[f"torch, {count} threads"] = side(theirs, case, OMP_NUM_THREADS=str(count))
+        if compiled and device is Device.cpu:
+            sides["torch, compiled"] = side(theirs, replace(case, compiled=True), OMP_NUM_THREADS=str(max(threads)))
+        first = {name: call(NEW_TOKENS)["seconds"] for name, call in sides.items()}
+        for call in sides.values():
+            call(1)
+        sooner = alternate({name: partial(call, 1) for name, call in sides.items()}, runs)
+        return (
+            first | {"cold": cold},
+            sooner,
+            alternate({n: partial(call, NEW_TOKENS) for n, call in sides.items()}, runs),
+        )
 
 
-def row(batch: int, dtype: str, first: dict[str, list[dict]], found: dict[str, list[dict]]) -> dict[str, Any]:
+def row(case: Case, first: dict[str, float], sooner: dict, found: dict, limit: float) -> dict[str, Any]:
     """One line of the table."""
-    name = f"flaxmodels {dtype}"
-    runs, base = found[name], found["flaxmodels float32"]
-    count = batch * NEW_TOKENS
+    count = case.batch * NEW_TOKENS
+    seconds = median(found["flaxmodels"], "seconds")
     line = {
-        "batch": batch,
-        "dtype": dtype,
-        "flaxmodels tokens/s": count / median(runs, "seconds"),
-        "/ its float32": 1 / median_ratio(runs, base, "seconds"),
-        "first call, s": median(first[name], "seconds"),
+        "shape": case.shape,
+        "batch": case.batch,
+        "dtype": case.dtype,
+        "tokens/s": count / seconds,
+        "of bandwidth": weights(case) * NEW_TOKENS / seconds / limit,
+        "first token, ms": 1e3 * median(sooner["flaxmodels"], "seconds"),
+        "compile, s": first["cold"] - seconds,
+        "with cache, s": first["flaxmodels"] - seconds,
     }
-    if not any(side.startswith("torch") for side in found):
+    if len(found) == 1:
         return line
-    best = best_peer(found, f"torch {dtype}", "seconds")
-    same = np.equal(runs[0]["tokens"], found[best][0]["tokens"]).mean()
+    best = best_peer(found, "torch", "seconds")
     return line | {
         "torch tokens/s": count / median(found[best], "seconds"),
-        "of": best.split(", ")[1],
-        "faster by": 1 / median_ratio(runs, found[best], "seconds"),
-        "same tokens": f"{same:.0%}",
+        "its best": best.split(", ")[1],
+        "its first token, ms": 1e3 * median(sooner[best], "seconds"),
+        "faster by": 1 / median_ratio(found["flaxmodels"], found[best], "seconds"),
     }
 
 
 def main(
-    runs: Annotated[int, typer.Option(help="Rounds, in each of which every side decodes once.")] = 7,
+    runs: Annotated[int, typer.Option(help="Rounds, in each of which every side decodes once.")] = 5,
     device: Annotated[Device, typer.Option(help="Where flaxmodels runs; torch runs on the CPU only.")] = Device.cpu,
+    shape: Annotated[list[str] | None, typer.Option(help="Of the model; may be given several times.")] = None,
     batch: Annotated[list[int], typer.Option(help="Prompts at once; may be given several times.")] = [1, 8],  # noqa: B006
+    dtype: Annotated[list[str] | None, typer.Option(help="Both halves and float32 on a CPU by default.")] = None,
+    compiled: Annotated[bool, typer.Option("--compiled", help="torch.compile as well; takes minutes.")] = False,
     cores: Annotated[int | None, typer.Option(help="Cores to use; all by default.")] = None,
-    quick: Annotated[
-        bool,
-        typer.Option("--quick", help="A tiny model and one round, to see that it runs."),
-    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A tiny model and one round, to see that it runs.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in markdown.")] = False,
 ) -> None:
-    """Compare greedy decoding with SmolLM2-135M's shape, and write benchmarks/results/decode-DEVICE.json."""
-    os.environ |= {
-        "HF_HUB_OFFLINE": "1",
-        "TQDM_DISABLE": "1",
-        "TRANSFORMERS_VERBOSITY": "error",
-    }
+    """Compare greedy decoding, and write benchmarks/results/decode-DEVICE.json.
+
+    On a CPU the shape is that of SmolLM2-135M; on a GPU, where the limit is the bandwidth of its memory, those of
+    Llama 3.2 1B and Llama 3.1 8B in bfloat16.
+    """
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error"}
     described = machine(pin(cores))
-    runs, threads, batches, dtypes, config = (
-        (1, THREADS[:1], [2], ["float32"], LLAMA | TINY)
-        if quick
-        else (runs, THREADS, batch, ["float32", "bfloat16"], LLAMA)
-    )
-    results, rows = {}, []
+    on_gpu = device is Device.gpu
+    shapes = shape or (["Llama-3.2-1B", "Llama-3.1-8B"] if on_gpu else ["SmolLM2-135M"])
+    dtypes, threads = dtype or (["bfloat16"] if on_gpu else ["float32", "bfloat16"]), THREADS
+    if quick:
+        runs, shapes, batch, dtypes, threads = 1, ["tiny"], [2], ["float32"], THREADS[:1]
+    with Worker({} if on_gpu else {"JAX_PLATFORMS": "cpu"}) as worker:
+        limit = worker.call(bandwidth, device)
+        described |= worker.call(device_name)
+    results, rows = {"bandwidth, GB/s": limit / 1e9}, []
     with tempfile.TemporaryDirectory() as temporary:
-        with Worker({"JAX_PLATFORMS": "cpu"}) as worker:
-            worker.call(make, Path(temporary), config)
-        for size in batches:
-            first, found = compare(Path(temporary), size, dtypes, threads, device, runs)
-            rows += [row(size, dtype, first, found) for dtype in dtypes]
-            results[f"batch {size}"] = {
-                side: {"first call": median(first[side], "seconds"), "seconds": [run["seconds"] for run in found[side]]}
-                for side in found
+        for case in [Case(*each) for each in product(shapes, dtypes, batch)]:
+            first, sooner, found = compare(case, threads, device, runs, compiled, Path(temporary))
+            rows.append(row(case, first, sooner, found, limit))
+            results[f"{case.shape}, {case.dtype}, batch {case.batch}"] = {
+                "first call": first,
+                "first token": {name: [run["seconds"] for run in each] for name, each in sooner.items()},
+                "all": {name: [run["seconds"] for run in each] for name, each in found.items()},
             }
-    report("Greedy decoding", described, rows, markdown)
+    title = f"Greedy decoding of {NEW_TOKENS} tokens; copies move {limit / 1e9:.1f} GB/s"
+    report(title, described, rows, markdown)
     if not quick:
         save(f"decode-{device}", described, rows, results)
+
+
+def device_name() -> dict[str, str]:
+    """What JAX runs on."""
+    import jax
+
+    return {"device": jax.devices()[0].device_kind}
 
 
 if __name__ == "__main__":

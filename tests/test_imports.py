@@ -18,6 +18,7 @@ ROOMS = [
     {"flaxmodels.checkpoint", "flaxmodels.generation", "flaxmodels.sharding"},
     {"flaxmodels.pretrained"},
     {"flaxmodels.model"},
+    {"flaxmodels.encoder_decoder"},
     {"flaxmodels.models"},
     {"flaxmodels.registry"},
     {"flaxmodels.live_torch"},
