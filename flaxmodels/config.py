@@ -168,6 +168,6 @@ def _fields(cls: type) -> dict[str, Any]:
     return {
         name: getattr(cls, name)
         for base in reversed(cls.__mro__)
-        for name in vars(base).get("__annotations__", {})
-        if not name.startswith("_") and name not in ("model_type", "attribute_map")
+        for name, kind in vars(base).get("__annotations__", {}).items()
+        if not name.startswith("_") and not str(kind).startswith("ClassVar")
     }

@@ -102,6 +102,10 @@ class Tokenizer:
         """The text of the token ids `[q_len]`, without the special ones unless told otherwise."""
         return self.backend.decode([int(token) for token in ids], skip_special_tokens=skip_special_tokens)
 
+    def stream(self, skip_special_tokens: bool = True) -> TextStream:
+        """What decodes ids while they come, without the special ones unless told otherwise."""
+        return TextStream(self, skip_special_tokens)
+
     def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True) -> str:
         """The prompt of a chat, to be tokenized with `add_special_tokens=False`.
 
@@ -138,6 +142,52 @@ class Tokenizer:
     def _special(self, name: str) -> tuple[str | None, int | None]:
         token = self.special_tokens.get(name)
         return token, None if token is None else self.backend.token_to_id(token)
+
+
+class TextStream:
+    """The text of token ids that come bit by bit: its pieces make what `Tokenizer.decode` makes of all ids.
+
+    A character that takes several tokens comes with the last of them. Where byte tokens end within a character,
+    `decode` may replace the whole ones before it too; here these are written.
+
+    Attributes:
+        text: the pieces up to now.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool = True):
+        self.text = ""
+        self._tokenizer, self._skip = tokenizer, skip_special_tokens
+        self._decoder = self._new_decoder()
+        self._held: list[int] = []
+
+    def __call__(self, ids: Iterable[int] | np.ndarray) -> str:
+        """The text that the next ids `[some]` add."""
+        piece = "".join([self._step(int(token)) for token in ids])
+        self.text += piece
+        return piece
+
+    def end(self) -> str:
+        """The text that is left when no more ids come: of a character that is not complete."""
+        piece = self._tokenizer.decode(self._held, self._skip)
+        self.text += piece
+        return piece
+
+    def _step(self, token: int) -> str:
+        backend = self._tokenizer.backend
+        self._held.append(token)
+        try:
+            piece = self._decoder.step(backend, token) or ""
+        except Exception:  # the library stops at bytes that would take back what it gave out
+            self._decoder = self._new_decoder()
+            piece = "".join([self._decoder.step(backend, held) or "" for held in self._held])
+        if piece:
+            self._held.clear()
+        return piece
+
+    def _new_decoder(self) -> tokenizers.decoders.DecodeStream:
+        from tokenizers.decoders import DecodeStream
+
+        return DecodeStream(skip_special_tokens=self._skip)
 
 
 _Parts = tuple["tokenizers.Tokenizer", dict[str, str], str | None]

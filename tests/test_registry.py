@@ -65,7 +65,8 @@ def test_an_unknown_model_type_is_refused_with_those_that_exist(tmp_path):
 def test_a_task_that_a_model_type_lacks_is_refused_with_those_that_it_has():
     message = (
         "model_type 'llama' has no class for AutoModelForMaskedLM: "
-        "it has AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification"
+        "it has AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoModelForTokenClassification, "
+        "AutoModelForQuestionAnswering"
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         flaxmodels.AutoModelForMaskedLM.from_config(LlamaConfig())

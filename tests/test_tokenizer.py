@@ -203,6 +203,34 @@ def test_chat_template_that_fails_says_why(folder, template, reason):
         tokenizer.apply_chat_template([{"role": "user", "content": [{"type": "image"}]}])
 
 
+def streamed(tokenizer, ids, **options):
+    """The pieces of a stream that gets the ids one by one, and the one at its end."""
+    stream = tokenizer.stream(**options)
+    pieces = [*(stream([token]) for token in ids), stream.end()]
+    assert stream.text == "".join(pieces)
+    return pieces
+
+
+@pytest.mark.real_weights
+@pytest.mark.parametrize("skip_special_tokens", [True, False])
+@pytest.mark.parametrize("name", ["minilm", "smollm"])
+def test_real_streams_equal_whole_texts(name, skip_special_tokens, request):
+    tokenizer, _ = request.getfixturevalue(name)
+    rng = np.random.default_rng(0)
+    random = rng.integers(0, tokenizer.backend.get_vocab_size(), (50, 40)).tolist()
+    for row in [ids(tokenizer, text) for text in TEXTS] + random:
+        pieces = streamed(tokenizer, row, skip_special_tokens=skip_special_tokens)
+        assert "".join(pieces) == tokenizer.decode(row, skip_special_tokens)
+
+
+def test_a_stream_skips_special_tokens_unless_told_otherwise(folder):
+    tokenizer = Tokenizer.from_pretrained(folder)
+    assert streamed(tokenizer, [1, 3, 1, 4]) == ["", "a", "", " b", ""]
+    assert streamed(tokenizer, [1, 3, 1, 4], skip_special_tokens=False) == ["[BOS]", " a", " [BOS]", " b", ""]
+    stream = tokenizer.stream()
+    assert [stream(np.array([1, 3, 4])), stream([]), stream((5, 3)), stream.end()] == ["a b", "", " c a", ""]
+
+
 def refused(error, message):
     return pytest.raises(error, match=f"^{re.escape(message)}$")
 
@@ -351,6 +379,31 @@ def test_sentencepiece_gguf_puts_a_space_before_every_text(tmp_path):
     tokenizer = Tokenizer.from_pretrained(bare)
     assert "".join(tokenizer.backend.encode("the").tokens) == "the"
     assert tokenizer.decode(ids(tokenizer, " the")) == " the"
+
+
+@pytest.mark.parametrize("kind", ["bytes", "sentencepiece"])
+def test_streams_keep_characters_whole(tmp_path, kind):
+    keys = byte_level_keys(pre="gpt-2") if kind == "bytes" else sentencepiece_keys()
+    tokenizer = Tokenizer.from_pretrained(write_gguf(tmp_path / "m.gguf", **keys))
+    for text in [*TEXTS, "ᚠ ☃ 𐍈\n☃"]:
+        row = ids(tokenizer, text, add_special_tokens=False)
+        pieces = streamed(tokenizer, row)
+        assert "".join(pieces) == tokenizer.decode(row)
+        assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
+    row = ids(tokenizer, "the ☃", add_special_tokens=False)
+    for end in range(len(row)):
+        *pieces, last = streamed(tokenizer, row[:end])
+        assert "\N{REPLACEMENT CHARACTER}" not in "".join(pieces)
+        assert "".join(pieces) + last == tokenizer.decode(row[:end])
+
+
+def test_a_stream_goes_on_behind_bytes_that_are_no_character(tmp_path):
+    """Unlike `decode`, which takes the line break back that is in one run with them."""
+    tokenizer = Tokenizer.from_pretrained(write_gguf(tmp_path / "m.gguf", **sentencepiece_keys()))
+    row = [tokenizer.backend.token_to_id(token) for token in ("▁sea", "<0x0A>", "<0xE2>", "▁the", "▁sea", "<0xE2>")]
+    bad = "\N{REPLACEMENT CHARACTER}"
+    assert tokenizer.decode(row) == f"sea{bad}{bad} the sea{bad}"
+    assert streamed(tokenizer, row) == ["sea", "\n", "", f"{bad} the", " sea", "", bad]
 
 
 PRES = (

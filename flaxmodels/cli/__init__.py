@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from flaxmodels.cli import convert, demo, embed, generate, inspect, verify
+from flaxmodels.cli import chat, convert, demo, embed, generate, inspect, verify
 from flaxmodels.cli.common import console
 
 app = typer.Typer(
@@ -17,7 +17,15 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="markdown",
 )
-for command in (demo.demo, inspect.inspect, convert.convert, verify.verify, generate.generate, embed.embed):
+for command in (
+    demo.demo,
+    inspect.inspect,
+    convert.convert,
+    verify.verify,
+    generate.generate,
+    chat.chat,
+    embed.embed,
+):
     app.command()(command)
 
 

@@ -23,6 +23,20 @@ class Dtype(StrEnum):
     auto = "auto"
 
 
+ComputationDtype = Annotated[Dtype, typer.Option(help="Computation.")]
+StorageDtype = Annotated[Dtype | None, typer.Option(help="Storage of the parameters; as --dtype if not given.")]
+MaxNewTokens = Annotated[int, typer.Option(help="At most so many tokens are generated.")]
+Temperature = Annotated[float, typer.Option(help="0 is greedy; 1 samples from the model's distribution.")]
+TopK = Annotated[int, typer.Option(help="Sample among the k likeliest tokens; 0 for all.")]
+TopP = Annotated[float, typer.Option(help="Sample among the likeliest tokens of this probability.")]
+MinP = Annotated[float, typer.Option(help="Sample among tokens at least this share as likely as the likeliest.")]
+RepetitionPenalty = Annotated[
+    float | None, typer.Option(help="Above 1, tokens that came before are less likely; the model's own if not given.")
+]
+Seed = Annotated[int | None, typer.Option(help="For repeatable samples.")]
+CompilationCache = Annotated[Path | None, typer.Option(help="Folder that keeps compiled programs for later runs.")]
+
+
 def console(*, stderr: bool = False) -> Console:
     """Where a command writes; lines for other programs are not folded."""
     found = Console(stderr=stderr)
@@ -59,6 +73,40 @@ def tokenizer_path(location: Any) -> Path:
     for name in ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"):
         location.find(name)
     return found.parent
+
+
+def load_tokenizer(model: str) -> Any:
+    """The tokenizer of a model."""
+    from flaxmodels.files.resolve import resolve
+    from flaxmodels.tokenizer import Tokenizer
+
+    return Tokenizer.from_pretrained(tokenizer_path(resolve(model)))
+
+
+def load_language_model(model: str, dtype: Dtype, param_dtype: Dtype | None, cache: Path | None) -> Any:
+    """A causal language model; `cache` keeps the programs that are compiled from now on."""
+    from flaxmodels.generation import compilation_cache
+    from flaxmodels.registry import AUTO_CLASSES
+
+    if cache is not None:
+        compilation_cache(cache)
+    dtypes = {"dtype": dtype.value, "param_dtype": (param_dtype or dtype).value}
+    return AUTO_CLASSES["AutoModelForCausalLM"].from_pretrained(model, **dtypes)
+
+
+def sampling(
+    temperature: float, top_k: int, top_p: float, min_p: float, repetition_penalty: float | None, seed: int | None
+) -> dict[str, Any]:
+    """The settings of `generate` that these options stand for."""
+    from flaxmodels.errors import ConfigError
+
+    settings: dict[str, Any] = {} if repetition_penalty is None else {"repetition_penalty": repetition_penalty}
+    if temperature:
+        drawn = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "seed": seed}
+        return settings | drawn | {"do_sample": True}
+    if (top_k, top_p, min_p) != (0, 1, 0):
+        raise ConfigError("--top-k, --top-p and --min-p have no effect at temperature 0: add --temperature 1")
+    return settings | {"do_sample": False}
 
 
 def human_bytes(count: int) -> str:

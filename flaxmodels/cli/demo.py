@@ -143,8 +143,8 @@ def _chat(smollm2: Path, steps: Steps, screen: Any) -> None:
     )
     tokenizer = steps.run("SmolLM2: tokenizer from the GGUF", lambda: Tokenizer.from_pretrained(smollm2))
     for question in (QUESTION, "Name three primary colours."):
-        answer, speed = steps.run(
+        answer = steps.run(
             f"SmolLM2: chat, {question!r}",
             lambda: complete(model, tokenizer, question, chat=True, max_new_tokens=64, do_sample=False),  # noqa: B023
         )
-        screen.print(f"[bold]> {question}[/]\n{answer}\n[dim]{speed}[/]")
+        screen.print(f"[bold]> {question}[/]\n{answer.text}\n[dim]{answer.speed()}[/]")

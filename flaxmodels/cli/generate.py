@@ -3,50 +3,105 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
-from flaxmodels.cli.common import Dtype, ModelArgument, console
+from flaxmodels.cli.common import (
+    CompilationCache,
+    ComputationDtype,
+    Dtype,
+    MaxNewTokens,
+    MinP,
+    ModelArgument,
+    RepetitionPenalty,
+    Seed,
+    StorageDtype,
+    Temperature,
+    TopK,
+    TopP,
+    console,
+    load_language_model,
+    load_tokenizer,
+    sampling,
+)
 
 
 def generate(
     model: ModelArgument,
     prompt: Annotated[str, typer.Option(help="Text to continue, or the message with --chat.")],
     chat: Annotated[bool, typer.Option(help="Put the prompt into the model's chat template.")] = False,
-    max_new_tokens: Annotated[int, typer.Option(help="At most so many tokens are generated.")] = 64,
-    temperature: Annotated[float, typer.Option(help="0 is greedy; 1 samples from the model's distribution.")] = 0.0,
-    top_k: Annotated[int, typer.Option(help="Sample among the k likeliest tokens; 0 for all.")] = 0,
-    top_p: Annotated[float, typer.Option(help="Sample among the likeliest tokens of this probability.")] = 1.0,
-    seed: Annotated[int | None, typer.Option(help="For repeatable samples.")] = None,
-    dtype: Annotated[Dtype, typer.Option(help="Computation and storage.")] = Dtype.float32,
+    max_new_tokens: MaxNewTokens = 64,
+    temperature: Temperature = 0.0,
+    top_k: TopK = 0,
+    top_p: TopP = 1.0,
+    min_p: MinP = 0.0,
+    repetition_penalty: RepetitionPenalty = None,
+    seed: Seed = None,
+    stop: Annotated[list[str] | None, typer.Option(help="A text that ends the answer; may be repeated.")] = None,
+    dtype: ComputationDtype = Dtype.float32,
+    param_dtype: StorageDtype = None,
+    compilation_cache: CompilationCache = None,
 ) -> None:
-    """Generate text with a causal language model.
+    """Generate text with a causal language model, and print it as it comes. Its speed goes to standard error.
 
     Example: `flaxmodels generate ./SmolLM2.gguf --chat --prompt "What is the capital of France?"`
     """
-    from flaxmodels.cli.common import tokenizer_path
-    from flaxmodels.files.resolve import resolve
-    from flaxmodels.registry import AUTO_CLASSES
-    from flaxmodels.tokenizer import Tokenizer
-
-    tokenizer = Tokenizer.from_pretrained(tokenizer_path(resolve(model)))
-    language_model = AUTO_CLASSES["AutoModelForCausalLM"].from_pretrained(model, torch_dtype=dtype.value)
-    sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed} if temperature else {}
-    answer, speed = complete(
-        language_model, tokenizer, prompt, chat, max_new_tokens=max_new_tokens, do_sample=bool(sampling), **sampling
-    )
-    typer.echo(answer)
-    console(stderr=True).print(f"[dim]{speed}[/]")
+    settings = sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
+    tokenizer = load_tokenizer(model)
+    language_model = load_language_model(model, dtype, param_dtype, compilation_cache)
+    settings |= {"max_new_tokens": max_new_tokens, "stop_strings": stop or None}
+    answer = complete(language_model, tokenizer, prompt, chat, partial(typer.echo, nl=False), **settings)
+    typer.echo()
+    console(stderr=True).print(f"[dim]{answer.speed()}[/]", highlight=False)
 
 
-def complete(model: Any, tokenizer: Any, prompt: str, chat: bool, **settings: Any) -> tuple[str, str]:
-    """The generated text, and a line about its speed."""
+class Answer:
+    """The text of one answer, written and timed while it is decoded: a `streamer` of `generate`."""
+
+    def __init__(self, tokenizer: Any, write: Callable[[str], Any]):
+        self._stream, self._write = tokenizer.stream(), write
+        self._times: list[float] = []
+
+    @property
+    def text(self) -> str:
+        """What was written."""
+        return self._stream.text
+
+    def put(self, value: Any) -> None:
+        """The prompt `[1, prompt_len]`, which is not written, or a token `[1]`."""
+        self._times.append(time.perf_counter())
+        if value.ndim == 1:
+            self._write(self._stream(value))
+
+    def end(self) -> None:
+        """There are no more tokens."""
+        self._write(self._stream.end())
+
+    def speed(self) -> str:
+        """A line about the time that it took, from when the prompt was known."""
+        if len(self._times) < 2:
+            return "no token"
+        start, *times = self._times
+        first = f"first token after {times[0] - start:.2f} s"
+        if len(times) == 1:
+            return f"{first}, compilation included"
+        rate = (len(times) - 1) / (times[-1] - times[0])
+        return f"{first}, then {len(times) - 1} at {rate:.1f} tokens/s, compilation included"
+
+
+def complete(
+    model: Any,
+    tokenizer: Any,
+    prompt: str,
+    chat: bool,
+    write: Callable[[str], Any] = lambda text: None,
+    **settings: Any,
+) -> Answer:
+    """The answer to a prompt; `write` gets its text while it is decoded."""
     text = tokenizer.apply_chat_template([{"role": "user", "content": prompt}]) if chat else prompt
-    batch = tokenizer(text, add_special_tokens=not chat)
-    start = time.perf_counter()
-    sequences = model.generate(**batch, **settings).sequences
-    new = sequences[0, batch["input_ids"].shape[1] :].tolist()
-    seconds = time.perf_counter() - start
-    speed = f"{len(new)} tokens in {seconds:.1f} s, compilation included"
-    return tokenizer.decode(new), speed
+    answer = Answer(tokenizer, write)
+    model.generate(**tokenizer(text, add_special_tokens=not chat), tokenizer=tokenizer, streamer=answer, **settings)
+    return answer

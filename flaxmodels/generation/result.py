@@ -89,10 +89,11 @@ class StopStrings:
         return np.array([self._end(row) is not None for row in answers.tolist()])
 
     def cut(self, answers: np.ndarray, pad_token_id: int) -> np.ndarray:
-        """The answers with `pad_token_id` behind the token that completes a text."""
+        """The answers with `pad_token_id` behind the token that completes a text, no longer than the longest."""
         ends = [self._end(row) for row in answers.tolist()]
         stops = np.array([answers.shape[1] if end is None else end for end in ends])
-        return np.where(np.arange(answers.shape[1]) < stops[:, None], answers, pad_token_id)
+        kept = np.arange(stops.max()) < stops[:, None]
+        return np.where(kept, answers[:, : stops.max()], pad_token_id).astype(np.int32)
 
     def _end(self, row: list[int]) -> int | None:
         """The fewest first tokens that hold one of the texts."""

@@ -16,7 +16,7 @@ from flaxmodels.config import PreTrainedConfig
 from flaxmodels.errors import ConfigError
 from flaxmodels.model import PreTrainedModel
 from flaxmodels.nn.activations import ACTIVATIONS, get_activation
-from flaxmodels.nn.attention import dot_product_attention, merge_heads, split_heads
+from flaxmodels.nn.attention import cached_attention, split_heads
 from flaxmodels.nn.cache import Cache, LayerCache
 from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.heads import flatten_choices, span_logits
@@ -106,20 +106,18 @@ class BertSelfAttention(Module):
         source = hidden_states if memory is None else memory
         query = split_heads(self.query(hidden_states), self.heads)
         key, value = (split_heads(layer(source), self.heads) for layer in (self.key, self.value))
-        if cache is not None:
-            cache, key, value = cache.extend(key, value)
-        mixed, weights = dot_product_attention(
+        return cached_attention(
             query,
             key,
             value,
             mask,
+            cache,
             implementation=self.implementation,
             return_weights=output_attentions,
             dropout_rate=self.dropout_rate,
             dropout_rng=dropout_rng,
             head_mask=head_mask,
         )
-        return merge_heads(mixed), weights, cache
 
 
 class BertOutput(Module):

@@ -12,12 +12,12 @@ from jax.nn.initializers import normal
 from flaxmodels.config import PreTrainedConfig
 from flaxmodels.model import PreTrainedModel
 from flaxmodels.nn.activations import ACTIVATIONS, get_activation
-from flaxmodels.nn.attention import dot_product_attention, merge_heads, split_heads
+from flaxmodels.nn.attention import cached_attention, split_heads
 from flaxmodels.nn.cache import Cache, LayerCache, self_attention_cache
 from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.heads import last_token, span_logits
 from flaxmodels.nn.linear import Conv1D, Embedding, LayerNorm, Linear, TiedLinear, embed
-from flaxmodels.nn.masks import decoder_masks
+from flaxmodels.nn.masks import decoder_mask
 from flaxmodels.nn.module import Module
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
@@ -89,19 +89,18 @@ class GPT2Attention(Module):
         inner, outer = split_key(dropout_rng, 2)
         query, key, value = (split_heads(part, self.heads) for part in jnp.split(self.c_attn(hidden_states), 3, -1))
         query = query * self.scale if number is None else query * (self.scale / (number + 1)).astype(query.dtype)
-        if cache is not None:
-            cache, key, value = cache.extend(key, value)
-        mixed, weights = dot_product_attention(
+        mixed, weights, cache = cached_attention(
             query,
             key,
             value,
             mask,
+            cache,
             implementation=self.implementation,
             return_weights=output_attentions,
             dropout_rate=self.attn_dropout,
             dropout_rng=inner,
         )
-        return dropout(self.c_proj(merge_heads(mixed)), self.resid_dropout, outer), weights, cache
+        return dropout(self.c_proj(mixed), self.resid_dropout, outer), weights, cache
 
 
 class GPT2MLP(Module):
@@ -189,16 +188,15 @@ class GPT2Model(GPT2PreTrainedModel):
         if token_type_ids is not None:
             hidden_states = hidden_states + self.wte(token_type_ids)
         keys = split_key(dropout_rng, 2)
-        options = decoder_masks(attention_mask, q_len, past_key_values, self.config.attention_windows)
-        if self.config.scale_attn_by_inverse_layer_idx:
-            options["per_layer"] = options.get("per_layer", {}) | {"number": jnp.arange(self.config.n_layer)}
+        numbers = jnp.arange(self.config.n_layer) if self.config.scale_attn_by_inverse_layer_idx else None
         outputs = self.h(
             dropout(hidden_states, self.config.embd_pdrop, keys[0]),
             past_key_values=past_key_values,
             dropout_rng=keys[1],
             output_hidden_states=output_hidden_states,
             output_attentions=output_attentions,
-            **options,
+            per_layer={"number": numbers},
+            mask=decoder_mask(attention_mask, q_len, past_key_values and self_attention_cache(past_key_values)),
         )
         return BaseModelOutput(**outputs.normed(self.ln_f)._asdict())
 

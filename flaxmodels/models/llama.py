@@ -5,6 +5,8 @@ Parameter names and numerics follow the reference implementation in transformers
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import jax
 import jax.numpy as jnp
 from jax.nn.initializers import normal
@@ -13,17 +15,24 @@ from flaxmodels.config import PreTrainedConfig
 from flaxmodels.errors import ConfigError
 from flaxmodels.model import PreTrainedModel
 from flaxmodels.nn.activations import ACTIVATIONS, get_activation
-from flaxmodels.nn.attention import dot_product_attention, merge_heads, split_heads
+from flaxmodels.nn.attention import cached_attention, split_heads
 from flaxmodels.nn.cache import Cache, LayerCache, self_attention_cache
-from flaxmodels.nn.heads import last_token
+from flaxmodels.nn.dropout import dropout, split_key
+from flaxmodels.nn.heads import last_token, span_logits
 from flaxmodels.nn.linear import Embedding, Linear, RMSNorm, TiedLinear, embed
 from flaxmodels.nn.masks import decoder_masks
 from flaxmodels.nn.module import Module
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
-from flaxmodels.nn.rope import RopeConfig, apply_rope, rope_parameters, rope_tables
-from flaxmodels.nn.stack import BlockOutput, Stack
-from flaxmodels.outputs import BaseModelOutput, CausalLMOutput, SequenceClassifierOutput
+from flaxmodels.nn.rope import RopeConfig, apply_rope, layer_rope_tables, rope_parameters
+from flaxmodels.nn.stack import BlockOutput, Stack, by_layer
+from flaxmodels.outputs import (
+    BaseModelOutput,
+    CausalLMOutput,
+    QuestionAnsweringOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
 
 
 class LlamaConfig(PreTrainedConfig):
@@ -55,8 +64,8 @@ class LlamaConfig(PreTrainedConfig):
 
     def problems(self) -> list[str]:
         found = []
-        if self.hidden_act not in ACTIVATIONS:
-            found.append(f"hidden_act={self.hidden_act!r}: expected one of {', '.join(sorted(ACTIVATIONS))}")
+        if self.activation not in ACTIVATIONS:
+            found.append(f"hidden_act={self.activation!r}: expected one of {', '.join(sorted(ACTIVATIONS))}")
         if self.head_dim is None and self.hidden_size % self.num_attention_heads:
             found.append(
                 f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads={self.num_attention_heads}"
@@ -67,10 +76,39 @@ class LlamaConfig(PreTrainedConfig):
                 f"num_key_value_heads={self.kv_heads}"
             )
         try:
-            self.rope  # noqa: B018
+            self.ropes  # noqa: B018
         except ConfigError as error:
             found.append(str(error))
         return found
+
+    # ---- what descendants change
+
+    query_key_norm: ClassVar[str | None] = None
+    """Whether queries and keys are normed: "head" by head, or the whole "projection"."""
+    norm_offset: ClassVar[float] = 0.0
+    embedding_scale: ClassVar[float] = 1.0
+    attention_scale: ClassVar[float | None] = None
+    attention_softcap: ClassVar[float | None] = None
+    logit_softcap: ClassVar[float | None] = None
+
+    @property
+    def activation(self) -> str:
+        """Name of the MLP's activation function."""
+        return self.hidden_act
+
+    @property
+    def attention_biases(self) -> tuple[bool, bool]:
+        """Whether the projections of queries, keys and values have a bias, and the output projection."""
+        return self.attention_bias, self.attention_bias
+
+    def norm(self, policy: Policy, features: int) -> RMSNorm:
+        """A norm of this architecture."""
+        return RMSNorm(features, policy, epsilon=self.rms_norm_eps, offset=self.norm_offset)
+
+    @property
+    def ropes(self) -> tuple[RopeConfig | None, ...]:
+        """The rotary embedding of each layer; `None` for none."""
+        return (self.rope,) * self.num_hidden_layers
 
     @property
     def rope(self) -> RopeConfig:
@@ -85,39 +123,53 @@ class LlamaConfig(PreTrainedConfig):
 class LlamaAttention(Module):
     def __init__(self, config: LlamaConfig, policy: Policy):
         self.heads, self.kv_heads = config.num_attention_heads, config.kv_heads
-        self.implementation = policy.attn_implementation
-        self.dropout_rate = config.attention_dropout
-        hidden, head_dim = config.hidden_size, config.features_per_head
-        kwargs = {"use_bias": config.attention_bias, "init": normal(config.initializer_range)}
-        self.q_proj = Linear(hidden, self.heads * head_dim, policy, **kwargs)
-        self.k_proj = Linear(hidden, self.kv_heads * head_dim, policy, **kwargs)
-        self.v_proj = Linear(hidden, self.kv_heads * head_dim, policy, **kwargs)
-        self.o_proj = Linear(self.heads * head_dim, hidden, policy, **kwargs)
+        self.options = (("implementation", policy.attn_implementation), ("dropout_rate", config.attention_dropout))
+        self.options += (("scale", config.attention_scale), ("softcap", config.attention_softcap))
+        self.build(config, policy)
+        if config.query_key_norm:
+            whole = config.query_key_norm == "projection"
+            sizes = (count * config.features_per_head if whole else config.features_per_head for count in self.counts)
+            self.q_norm, self.k_norm = (config.norm(policy, size) for size in sizes)
+        self.norm_first = config.query_key_norm == "projection"
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Heads of queries, and of keys and values."""
+        return self.heads, self.kv_heads
+
+    def build(self, config: LlamaConfig, policy: Policy) -> None:
+        """Make the projections."""
+        hidden, head_dim, init = config.hidden_size, config.features_per_head, normal(config.initializer_range)
+        inner, outer = ({"use_bias": bias, "init": init} for bias in config.attention_biases)
+        self.q_proj = Linear(hidden, self.heads * head_dim, policy, **inner)
+        self.k_proj = Linear(hidden, self.kv_heads * head_dim, policy, **inner)
+        self.v_proj = Linear(hidden, self.kv_heads * head_dim, policy, **inner)
+        self.o_proj = Linear(self.heads * head_dim, hidden, policy, **outer)
+
+    def project(self, hidden_states):
+        """Queries, keys and values, heads merged."""
+        return self.q_proj(hidden_states), self.k_proj(hidden_states), self.v_proj(hidden_states)
 
     def __call__(self, hidden_states, mask, rope, cache, output_attentions, dropout_rng):
-        query = apply_rope(split_heads(self.q_proj(hidden_states), self.heads), *rope)
-        key = apply_rope(split_heads(self.k_proj(hidden_states), self.kv_heads), *rope)
-        value = split_heads(self.v_proj(hidden_states), self.kv_heads)
-        if cache is not None:
-            cache, key, value = cache.extend(key, value)
-        mixed, weights = dot_product_attention(
-            query,
-            key,
-            value,
-            mask,
-            implementation=self.implementation,
-            return_weights=output_attentions,
-            dropout_rate=self.dropout_rate,
-            dropout_rng=dropout_rng,
+        query, key, value = self.project(hidden_states)
+        normed = hasattr(self, "q_norm")
+        if normed and self.norm_first:
+            query, key = self.q_norm(query), self.k_norm(key)
+        query, key, value = (split_heads(query, self.heads), *(split_heads(x, self.kv_heads) for x in (key, value)))
+        if normed and not self.norm_first:
+            query, key = self.q_norm(query), self.k_norm(key)
+        options = dict(self.options) | {"return_weights": output_attentions, "dropout_rng": dropout_rng}
+        mixed, weights, cache = cached_attention(
+            apply_rope(query, *rope), apply_rope(key, *rope), value, mask, cache, **options
         )
-        return self.o_proj(merge_heads(mixed)), weights, cache
+        return self.o_proj(mixed), weights, cache
 
 
 class LlamaMLP(Module):
-    """`down(act(gate(x)) * up(x))` (SwiGLU, arXiv 2002.05202)."""
+    """`down(act(gate(x)) * up(x))` (SwiGLU and its kin, arXiv 2002.05202)."""
 
     def __init__(self, config: LlamaConfig, policy: Policy):
-        self.activation = get_activation(config.hidden_act)
+        self.activation = get_activation(config.activation)
         hidden, inner = config.hidden_size, config.intermediate_size
         kwargs = {"use_bias": config.mlp_bias, "init": normal(config.initializer_range)}
         self.gate_proj = Linear(hidden, inner, policy, **kwargs)
@@ -129,11 +181,19 @@ class LlamaMLP(Module):
 
 
 class LlamaDecoderLayer(Module):
+    """Attention and MLP, each with a norm before it. Descendants have other parts, or norms elsewhere."""
+
+    attention_class: ClassVar[type[Module]] = LlamaAttention
+    mlp_class: ClassVar[type[Module]] = LlamaMLP
+    norms: ClassVar[tuple[str | None, ...]] = ("input_layernorm", None, "post_attention_layernorm", None)
+    """Names of the norms before and behind attention, and before and behind the MLP."""
+
     def __init__(self, config: LlamaConfig, policy: Policy):
-        self.self_attn = LlamaAttention(config, policy)
-        self.mlp = LlamaMLP(config, policy)
-        self.input_layernorm = RMSNorm(config.hidden_size, policy, epsilon=config.rms_norm_eps)
-        self.post_attention_layernorm = RMSNorm(config.hidden_size, policy, epsilon=config.rms_norm_eps)
+        self.dropout_rate = getattr(config, "resid_pdrop", 0.0)
+        self.self_attn = self.attention_class(config, policy)
+        self.mlp = self.mlp_class(config, policy)
+        for name in filter(None, self.norms):
+            setattr(self, name, config.norm(policy, config.hidden_size))
 
     def __call__(
         self,
@@ -145,12 +205,16 @@ class LlamaDecoderLayer(Module):
         output_attentions: bool = False,
         dropout_rng: jax.Array | None = None,
     ) -> BlockOutput:
-        mixed, weights, cache = self.self_attn(
-            self.input_layernorm(hidden_states), mask, rope, cache, output_attentions, dropout_rng
-        )
-        hidden_states = hidden_states + mixed
-        hidden_states = hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
-        return BlockOutput(hidden_states, cache, weights)
+        before, behind, before_mlp, behind_mlp = (getattr(self, name) if name else _same for name in self.norms)
+        keys = split_key(dropout_rng, 3)
+        mixed, weights, cache = self.self_attn(before(hidden_states), mask, rope, cache, output_attentions, keys[0])
+        hidden_states = hidden_states + dropout(behind(mixed), self.dropout_rate, keys[1])
+        fed = behind_mlp(self.mlp(before_mlp(hidden_states)))
+        return BlockOutput(hidden_states + dropout(fed, self.dropout_rate, keys[2]), cache, weights)
+
+
+def _same(x):
+    return x
 
 
 class LlamaPreTrainedModel(PreTrainedModel):
@@ -163,17 +227,21 @@ class LlamaPreTrainedModel(PreTrainedModel):
         "(q_proj|k_proj|v_proj|gate_proj|up_proj|lm_head)": COLUMN,
         "(o_proj|down_proj|embed_tokens)": ROW,
     }
+    base_class: ClassVar[Any]
+    """The base model that a model with a head is built on."""
     config: LlamaConfig
 
 
 class LlamaModel(LlamaPreTrainedModel):
     """The decoder without a head."""
 
+    layer_class: ClassVar[type[Module]] = LlamaDecoderLayer
+
     def build(self, config: LlamaConfig, policy: Policy):
         init = normal(config.initializer_range)
         self.embed_tokens = Embedding(config.vocab_size, config.hidden_size, policy, init=init)
-        self.layers = Stack(lambda: LlamaDecoderLayer(config, policy), config.num_hidden_layers, policy)
-        self.norm = RMSNorm(config.hidden_size, policy, epsilon=config.rms_norm_eps)
+        self.layers = Stack(lambda: self.layer_class(config, policy), config.num_hidden_layers, policy)
+        self.norm = config.norm(policy, config.hidden_size)
 
     def forward(
         self,
@@ -196,6 +264,8 @@ class LlamaModel(LlamaPreTrainedModel):
             past_key_values: from `init_cache` or an earlier output.
         """
         hidden_states = embed(self.embed_tokens, input_ids, inputs_embeds)
+        if inputs_embeds is None and self.config.embedding_scale != 1.0:
+            hidden_states = hidden_states * jnp.asarray(self.config.embedding_scale, hidden_states.dtype)
         q_len = hidden_states.shape[1]
         if position_ids is None:
             start = 0 if past_key_values is None else self_attention_cache(past_key_values).length
@@ -205,9 +275,11 @@ class LlamaModel(LlamaPreTrainedModel):
             past_key_values=past_key_values,
             dropout_rng=dropout_rng,
             output_hidden_states=output_hidden_states,
-            **decoder_masks(attention_mask, q_len, past_key_values, self.config.attention_windows),
-            rope=rope_tables(self.config.rope, position_ids),
             output_attentions=output_attentions,
+            **by_layer(
+                mask=decoder_masks(attention_mask, q_len, past_key_values, self.config.attention_windows),
+                rope=layer_rope_tables(self.config.ropes, position_ids),
+            ),
         )
         return BaseModelOutput(**outputs.normed(self.norm)._asdict())
 
@@ -218,13 +290,16 @@ class LlamaModel(LlamaPreTrainedModel):
         self.embed_tokens = value
 
 
+LlamaPreTrainedModel.base_class = LlamaModel
+
+
 class LlamaForCausalLM(LlamaPreTrainedModel):
     """Next token prediction."""
 
     predicts_next_token = True
 
     def build(self, config: LlamaConfig, policy: Policy):
-        self.model = LlamaModel.part(config, policy)
+        self.model = self.base_class.part(config, policy)
         if config.tie_word_embeddings:
             self.lm_head = TiedLinear(self.model.embed_tokens.embedding, policy)
         else:
@@ -232,7 +307,10 @@ class LlamaForCausalLM(LlamaPreTrainedModel):
             self.lm_head = Linear(config.hidden_size, config.vocab_size, policy, use_bias=False, init=init)
 
     def head(self, outputs, inputs, dropout_rng):
-        return outputs.to(CausalLMOutput, logits=self.lm_head(outputs.last_hidden_state))
+        logits = self.lm_head(outputs.last_hidden_state)
+        if (cap := self.config.logit_softcap) is not None:
+            logits = cap * jnp.tanh(logits / cap)
+        return outputs.to(CausalLMOutput, logits=logits)
 
     def get_output_embeddings(self) -> Linear | TiedLinear:
         return self.lm_head
@@ -242,7 +320,7 @@ class LlamaForSequenceClassification(LlamaPreTrainedModel):
     """Classification of a sequence by its last token that is not padding."""
 
     def build(self, config: LlamaConfig, policy: Policy):
-        self.model = LlamaModel.part(config, policy)
+        self.model = self.base_class.part(config, policy)
         init = normal(config.initializer_range)
         self.score = Linear(config.hidden_size, config.num_labels, policy, use_bias=False, init=init)
 
@@ -250,3 +328,32 @@ class LlamaForSequenceClassification(LlamaPreTrainedModel):
         logits = self.score(outputs.last_hidden_state)
         chosen = last_token(logits, inputs.get("input_ids"), self.config.pad_token_id)
         return outputs.to(SequenceClassifierOutput, logits=chosen)
+
+
+class LlamaForTokenClassification(LlamaPreTrainedModel):
+    """Classification of each token."""
+
+    def build(self, config: LlamaConfig, policy: Policy):
+        self.model = self.base_class.part(config, policy)
+        rates = (getattr(config, name, None) for name in ("classifier_dropout", "hidden_dropout"))
+        self.dropout_rate = next((rate for rate in rates if rate is not None), 0.1)
+        init = normal(config.initializer_range)
+        self.score = Linear(config.hidden_size, config.num_labels, policy, init=init)
+
+    def head(self, outputs, inputs, dropout_rng):
+        logits = self.score(dropout(outputs.last_hidden_state, self.dropout_rate, dropout_rng))
+        return outputs.to(TokenClassifierOutput, logits=logits)
+
+
+class LlamaForQuestionAnswering(LlamaPreTrainedModel):
+    """Where in the text the answer begins and ends."""
+
+    base_model_prefix = "transformer"
+
+    def build(self, config: LlamaConfig, policy: Policy):
+        setattr(self, self.base_model_prefix, self.base_class.part(config, policy))
+        self.qa_outputs = Linear(config.hidden_size, 2, policy, init=normal(config.initializer_range))
+
+    def head(self, outputs, inputs, dropout_rng):
+        start, end = span_logits(self.qa_outputs, outputs.last_hidden_state)
+        return outputs.to(QuestionAnsweringOutput, start_logits=start, end_logits=end)

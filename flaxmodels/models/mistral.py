@@ -8,7 +8,9 @@ from __future__ import annotations
 from flaxmodels.models.llama import (
     LlamaConfig,
     LlamaForCausalLM,
+    LlamaForQuestionAnswering,
     LlamaForSequenceClassification,
+    LlamaForTokenClassification,
     LlamaModel,
     LlamaPreTrainedModel,
 )
@@ -45,9 +47,22 @@ class MistralModel(MistralPreTrainedModel, LlamaModel):
     """The decoder without a head."""
 
 
+MistralPreTrainedModel.base_class = MistralModel
+
+
 class MistralForCausalLM(MistralPreTrainedModel, LlamaForCausalLM):
     """Next token prediction."""
 
 
 class MistralForSequenceClassification(MistralPreTrainedModel, LlamaForSequenceClassification):
     """Classification of a sequence by its last token that is not padding."""
+
+
+class MistralForTokenClassification(MistralPreTrainedModel, LlamaForTokenClassification):
+    """Classification of each token."""
+
+
+class MistralForQuestionAnswering(MistralPreTrainedModel, LlamaForQuestionAnswering):
+    """Where in the text the answer begins and ends."""
+
+    base_model_prefix = "model"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -29,30 +31,49 @@ def dot_product_attention(
     dropout_rate: float = 0.0,
     dropout_rng: jax.Array | None = None,
     head_mask: jax.Array | None = None,
+    scale: float | None = None,
+    softcap: float | None = None,
 ) -> tuple[jax.Array, jax.Array | None]:
-    """Softmax of `query . key / sqrt(head_dim)` over the keys, applied to the values.
+    """Softmax of `query . key * scale` over the keys, applied to the values.
 
     Args:
         query: `[batch, q_len, heads, head_dim]`.
         key, value: `[batch, kv_len, kv_heads, head_dim]`; `heads` is a multiple of `kv_heads`.
         mask: boolean, broadcastable to `[batch, heads, q_len, kv_len]`, true where a query may look.
         implementation: "sdpa" or "eager". The weights exist only in the eager computation, which is therefore used
-            whenever they are needed (`return_weights`, dropout, `head_mask`).
+            whenever they are needed (`return_weights`, dropout, `head_mask`, `softcap`).
         return_weights: also return the softmax weights `[batch, heads, q_len, kv_len]`.
         dropout_rate, dropout_rng: dropout of the weights; none without a key.
         head_mask: `[heads]`, multiplies the weights of each head.
+        scale: `head_dim ** -0.5` by default.
+        softcap: products become `softcap * tanh(product / softcap)` (arXiv 2408.00118).
 
     Returns:
         The attended values `[batch, q_len, heads, head_dim]` in the dtype of `query`, and the weights or `None`.
         A query that may look nowhere attends uniformly.
     """
     dropped = dropout_rng is not None and dropout_rate > 0.0
-    if implementation == "eager" or return_weights or dropped or head_mask is not None or _einsum_is_faster(query):
-        weights = _attention_weights(query, key, mask)
+    weighted = return_weights or dropped or head_mask is not None or softcap is not None
+    if implementation == "eager" or weighted or _einsum_is_faster(query):
+        weights = _attention_weights(query, key, mask, scale, softcap)
         mixed = dropout(weights, dropout_rate, dropout_rng)
         mixed = mixed if head_mask is None else mixed * head_mask[None, :, None, None]
         return _mix(mixed, value).astype(query.dtype), weights if return_weights else None
-    return jax.nn.dot_product_attention(query, key, value, mask=mask), None
+    return jax.nn.dot_product_attention(query, key, value, mask=mask, scale=scale), None
+
+
+def cached_attention(
+    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None, cache: Any, **options: Any
+) -> tuple[jax.Array, jax.Array | None, Any]:
+    """`dot_product_attention` to a cache and to `key` and `value`, which are added to it, or without a cache.
+
+    Returns:
+        The attended values with heads merged, `[batch, q_len, heads * head_dim]`, the weights or `None`, and the cache.
+    """
+    if cache is not None:
+        cache, key, value = cache.extend(key, value)
+    mixed, weights = dot_product_attention(query, key, value, mask, **options)
+    return merge_heads(mixed), weights, cache
 
 
 def _einsum_is_faster(query: jax.Array) -> bool:
@@ -60,13 +81,17 @@ def _einsum_is_faster(query: jax.Array) -> bool:
     return query.dtype.itemsize == 2 and jax.default_backend() == "cpu"
 
 
-def _attention_weights(query: jax.Array, key: jax.Array, mask: jax.Array | None) -> jax.Array:
+def _attention_weights(
+    query: jax.Array, key: jax.Array, mask: jax.Array | None, scale: float | None, softcap: float | None
+) -> jax.Array:
     """float32 `[batch, heads, q_len, kv_len]`."""
     batch, q_len, heads, head_dim = query.shape
     kv_heads = key.shape[2]
     grouped = query.reshape(batch, q_len, kv_heads, heads // kv_heads, head_dim)
     scores = jnp.einsum("bqkgd,bskd->bkgqs", grouped, key, preferred_element_type=jnp.float32)
-    scores = scores.reshape(batch, heads, q_len, key.shape[1]) * head_dim**-0.5
+    scores = scores.reshape(batch, heads, q_len, key.shape[1]) * (head_dim**-0.5 if scale is None else scale)
+    if softcap is not None:
+        scores = softcap * jnp.tanh(scores / softcap)
     if mask is not None:
         scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
     return jax.nn.softmax(scores, axis=-1)

@@ -135,15 +135,19 @@ class LayerNorm(Module):
 
 
 class RMSNorm(Module):
-    """Root-mean-square normalisation over the last axis, in float32 (arXiv 1910.07467)."""
+    """Root-mean-square normalisation over the last axis, in float32 (arXiv 1910.07467).
+
+    `offset` is added to the scale, which is then drawn around it.
+    """
 
     torch_leaves = {"scale": TorchLeaf("weight", flax_name="weight")}
 
-    def __init__(self, features: int, policy: Policy, *, epsilon: float):
-        self.epsilon = epsilon
-        self.scale = param((features,), policy.param_dtype, ones)
+    def __init__(self, features: int, policy: Policy, *, epsilon: float, offset: float = 0.0):
+        self.epsilon, self.offset = epsilon, offset
+        self.scale = param((features,), policy.param_dtype, zeros if offset else ones)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         y = x.astype(jnp.float32)
         y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.epsilon)
-        return (y * _along_last_axis(self.scale, y)).astype(x.dtype)
+        scale = _along_last_axis(self.scale, y)
+        return (y * (scale + self.offset if self.offset else scale)).astype(x.dtype)

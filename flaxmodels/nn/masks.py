@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,17 +18,14 @@ def padding_mask(attention_mask: jax.Array) -> jax.Array:
 
 def decoder_masks(
     attention_mask: jax.Array | None, q_len: int, cache: Cache | None, windows: Sequence[int | None]
-) -> dict[str, Any]:
-    """The `decoder_mask` of each layer of a `Stack`: as its `shared` if all are the same, else as its `per_layer`."""
+) -> tuple[jax.Array, ...]:
+    """The `decoder_mask` of each layer; those that are equal are one array."""
     layers = [None] * len(windows) if cache is None else [self_attention_cache((layer,)) for layer in cache]
     masks: dict[tuple[int | None, type], jax.Array] = {}
     for layer, window in zip(layers, windows, strict=True):
         if (window, type(layer)) not in masks:
             masks[window, type(layer)] = decoder_mask(attention_mask, q_len, layer, window)
-    if len(masks) == 1:
-        return {"mask": next(iter(masks.values()))}
-    own = tuple(masks[window, type(layer)] for layer, window in zip(layers, windows, strict=True))
-    return {"per_layer": {"mask": own}}
+    return tuple(masks[window, type(layer)] for layer, window in zip(layers, windows, strict=True))
 
 
 def decoder_mask(

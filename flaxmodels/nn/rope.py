@@ -8,7 +8,7 @@ implementation of Llama 3.1 (github.com/meta-llama/llama-models). Parameters are
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,6 +115,17 @@ def rope_tables(rope: RopeConfig, position_ids: jax.Array) -> tuple[jax.Array, j
     angles = position_ids.astype(jnp.float32)[:, :, None] * frequencies[None, None, :]
     angles = jnp.concatenate([angles, angles], axis=-1)
     return jnp.cos(angles) * rope.attention_factor, jnp.sin(angles) * rope.attention_factor
+
+
+def layer_rope_tables(
+    ropes: Sequence[RopeConfig | None], position_ids: jax.Array
+) -> tuple[tuple[jax.Array, jax.Array], ...]:
+    """The `rope_tables` of each layer; those of `None` rotate nothing."""
+    tables = {rope: rope_tables(rope, position_ids) for rope in dict.fromkeys(ropes) if rope is not None}
+    if None in ropes:
+        ones = jnp.ones_like(next(iter(tables.values()))[0]) if tables else jnp.ones((*position_ids.shape, 2))
+        return tuple((ones, jnp.zeros_like(ones)) if rope is None else tables[rope] for rope in ropes)
+    return tuple(tables[rope] for rope in ropes if rope is not None)
 
 
 def apply_rope(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:

@@ -39,6 +39,17 @@ class StackOutput(NamedTuple):
         return self._replace(last_hidden_state=last, hidden_states=states and (*states[:-1], last))
 
 
+def by_layer(**values: tuple[Any, ...]) -> dict[str, Any]:
+    """Arguments for a `Stack`, from tuples of one value a layer: `shared` where all are one, else `per_layer`."""
+    shared = {name: each[0] for name, each in values.items() if all(_one(value, each[0]) for value in each)}
+    return {"per_layer": {name: each for name, each in values.items() if name not in shared}} | shared
+
+
+def _one(value: Any, other: Any) -> bool:
+    """Whether two pytrees hold the same arrays."""
+    return all(a is b for a, b in zip(jax.tree.leaves(value), jax.tree.leaves(other), strict=True))
+
+
 class Stack(ModuleList):
     """Blocks that are called as `block(hidden_states, cache=..., dropout_rng=..., **shared) -> BlockOutput`.
 

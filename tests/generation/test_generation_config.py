@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import transformers
 from models.tiny_configs import HEADS
@@ -116,7 +117,7 @@ def test_configurations_of_any_kind(kind):
 
 
 def test_something_else_is_no_configuration():
-    with pytest.raises(ConfigError, match=r"^expected a GenerationConfig, got int$"):
+    with pytest.raises(ConfigError, match=r"^generation_config: expected a GenerationConfig, got int$"):
         settled({}, 3)
 
 
@@ -192,11 +193,165 @@ def test_the_defaults_of_transformers_are_accepted():
         ),
         ({"pad_token_id": -1}, "pad_token_id=-1: expected a token id, which is an integer of at least 0"),
         ({"bos_token_id": [1]}, "bos_token_id=[1]: expected a token id, which is an integer of at least 0"),
+        (
+            {"num_beams": 2, "num_return_sequences": 3},
+            "num_return_sequences=3 is more than num_beams=2",
+        ),
+        (
+            {"num_beams": 2, "num_return_sequences": 3, "do_sample": True},
+            "num_return_sequences=3 is more than num_beams=2",
+        ),
+        (
+            {"num_return_sequences": 3},
+            "num_return_sequences=3 would be the same answer; add do_sample=True or num_beams",
+        ),
+        ({"length_penalty": 2.0}, "length_penalty=2.0 has no effect without beams; add num_beams=2 or more"),
+        ({"early_stopping": True}, "early_stopping=True has no effect without beams; add num_beams=2 or more"),
+        (
+            {"early_stopping": "never", "num_beams": 1},
+            "early_stopping='never' has no effect without beams; add num_beams=2 or more",
+        ),
+        ({"min_p": 0.5}, "min_p=0.5 has no effect without sampling; add do_sample=True"),
+        ({"typical_p": 0.5}, "typical_p=0.5 has no effect without sampling; add do_sample=True"),
+        ({"epsilon_cutoff": 0.5}, "epsilon_cutoff=0.5 has no effect without sampling; add do_sample=True"),
+        ({"eta_cutoff": 0.5}, "eta_cutoff=0.5 has no effect without sampling; add do_sample=True"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
 def test_a_wrong_setting_is_named_with_what_was_expected(call, line):
     assert complaint(**call) == f"generate() cannot use these settings:\n  - {line}"
+
+
+KINDS = {
+    "an integer above 0": (
+        ("num_return_sequences", "num_beams", "prompt_lookup_num_tokens", "max_matching_ngram_size"),
+        [0, -1, 1.5, True, "2"],
+    ),
+    "an integer of at least 0": (
+        ("min_length", "min_new_tokens", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size"),
+        [-1, 1.5, True, "2"],
+    ),
+    "True or False": (
+        ("remove_invalid_values", "renormalize_logits", "output_scores", "output_logits", "return_dict_in_generate"),
+        [0, 1, "yes"],
+    ),
+    "a number": (
+        ("length_penalty", "frequency_penalty", "presence_penalty"),
+        ["1", True, float("nan"), float("inf"), [1.0]],
+    ),
+    "a number above 0": (
+        ("max_time", "repetition_penalty", "encoder_repetition_penalty"),
+        [0, -0.5, "1", True, float("nan"), float("inf")],
+    ),
+    "a number from 0 to 1": (
+        ("min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"),
+        [-0.1, 1.1, "0.5", False, float("nan")],
+    ),
+    "a token id, which is an integer of at least 0": (
+        ("decoder_start_token_id", "forced_bos_token_id"),
+        [-1, 1.0, "1", True, [1]],
+    ),
+    "a token id or a list of them, which are integers of at least 0": (
+        ("forced_eos_token_id",),
+        [-1, 1.0, "1", [1, -1], [[1]]],
+    ),
+    "a list of token ids, which are integers of at least 0": (
+        ("suppress_tokens", "begin_suppress_tokens"),
+        [1, [-1], [1.0], ["1"], [[1]]],
+    ),
+    'True, False or "never"': (("early_stopping",), [0, 1, "always", "True"]),
+    "a text or a list of texts, none of them empty": (
+        ("stop_strings",),
+        ["", [], [""], 1, [1, "a"], [["a"], ["b", "c"]]],
+    ),
+    "a list of lists of token ids, none of them empty": (
+        ("bad_words_ids",),
+        [1, [1], [[]], [[1], []], [[1, -1]], [[1.0]], [["a"]]],
+    ),
+    "tuples of token ids and the number that each adds to the score": (
+        ("sequence_bias",),
+        [1, "text", {1: 2.0}, {(): 2.0}, {(1,): "2"}, {(-1,): 2.0}, {(1,): float("nan")}, [[[1], 2, 3]], [[1, 2.0]]],
+    ),
+    "a dict from token ids to numbers": (
+        ("logit_bias",),
+        [1, [(1, 2.0)], {-1: 2.0}, {1.5: 2.0}, {"a": 2.0}, {"-1": 2.0}, {1: "2"}, {1: float("nan")}, {(1,): 2.0}],
+    ),
+    "a list of pairs of a place and a token id": (
+        ("forced_decoder_ids",),
+        [1, [1], [[1]], [[1, 2, 3]], [[1, None]], [[1, -2]], {1: 2}],
+    ),
+    "an integer of at least 0 and a number above 0": (
+        ("exponential_decay_length_penalty",),
+        [1.5, "12", [1], (-1, 1.5), (1.5, 1.5), (1, 0.0), (1, 1.5, 2)],
+    ),
+}
+"""What is expected of settings: some of which it is, and values that are something else."""
+NEEDS = {
+    **dict.fromkeys(("min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"), {"do_sample": True}),
+    **dict.fromkeys(("length_penalty", "early_stopping"), {"num_beams": 2}),
+}
+"""Without which a setting has no effect."""
+
+
+@pytest.mark.parametrize("where", ["model", "config", "call"])
+@pytest.mark.parametrize(
+    ("name", "expected"), [(name, expected) for expected, (names, _) in KINDS.items() for name in names]
+)
+def test_a_value_of_another_kind_is_refused_wherever_it_is_set(name, expected, where):
+    for value in [*KINDS[expected][1], np.array([0.5, 0.6]), object()]:
+        layers = {"model": {}, "config": {}, "call": NEEDS.get(name, {})}
+        layers[where] = layers[where] | {name: value}
+        assert complaint(layers["model"], layers["config"], **layers["call"]) == (
+            f"generate() cannot use these settings:
+  - {name}={value!r}: expected {expected}"
+        )
+
+
+def test_a_value_of_another_kind_contradicts_nothing_else():
+    """Whether `length_penalty` has an effect is not known then; that `top_p` has none is."""
+    assert complaint(num_beams="4", num_return_sequences=9, length_penalty=2.0, top_p=0.5) == (
+        "generate() cannot use these settings:
+"
+        "  - top_p=0.5 has no effect without sampling; add do_sample=True
+"
+        "  - num_beams='4': expected an integer above 0"
+    )
+
+
+@pytest.mark.parametrize("value", [np.array([0.5, 0.6]), np.array([])], ids=str)
+def test_arrays_in_the_place_of_numbers_are_refused(value):
+    """Also by what would compare them."""
+    assert complaint(temperature=value, penalty_alpha=value) == (
+        "generate() cannot use these settings:
+"
+        f"  - temperature={value!r} has no effect without sampling; add do_sample=True
+"
+        f"  - temperature={value!r}: expected a number above 0; do_sample=False is the limit of 0
+"
+        f"  - penalty_alpha={value!r} is not implemented; pass penalty_alpha=0"
+    )
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"length_penalty": -1.5, "early_stopping": "never", "num_beams": 2, "num_return_sequences": 2},
+        {"length_penalty": 1, "early_stopping": False},
+        {"length_penalty": None, "early_stopping": None, "num_beams": None, "num_return_sequences": None},
+        {"num_return_sequences": 3, "do_sample": True},
+        {"frequency_penalty": -1.0, "presence_penalty": np.float32(0.5), "repetition_penalty": np.float64(1.5)},
+        {"suppress_tokens": np.array([1, 2]), "begin_suppress_tokens": (), "forced_eos_token_id": np.array([1])},
+        {"stop_strings": "a"},
+        {"stop_strings": ("a", "b")},
+        {"sequence_bias": {(1,): 2, (1, 2): -1.0}, "logit_bias": {1: 2, np.int64(3): -1.0, "4": 0.5}},
+        {"sequence_bias": [[[1], 2], ((1, 2), -1.0)], "bad_words_ids": ((1,), [2, 3])},
+        {"forced_decoder_ids": [[1, 2], (3, 4)], "exponential_decay_length_penalty": [0, 0.5]},
+        {"min_p": 0, "typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": None},
+    ],
+    ids=str,
+)
+def test_right_values_are_taken_as_they_are(given):
+    assert settled(**given).to_dict() == given
 
 
 def test_everything_wrong_is_said_at_once():

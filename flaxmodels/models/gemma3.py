@@ -1,0 +1,75 @@
+"""Gemma 3, its text models (arXiv 2503.19786): Gemma 2 with norms of queries and keys in place of the soft caps.
+
+Parameter names and numerics follow the reference implementation in transformers (`Gemma3TextModel`, `Gemma3For...`).
+"""
+
+from __future__ import annotations
+
+from flaxmodels.models.gemma2 import Gemma2Config, Gemma2DecoderLayer
+from flaxmodels.models.llama import (
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    LlamaModel,
+    LlamaPreTrainedModel,
+)
+from flaxmodels.nn.rope import RopeConfig, rope_parameters
+
+
+class Gemma3TextConfig(Gemma2Config):
+    """Configuration of the text models of Gemma 3; the defaults are those of transformers."""
+
+    model_type = "gemma3_text"
+    query_key_norm = "head"
+
+    vocab_size: int = 262208
+    max_position_embeddings: int = 131072
+    final_logit_softcapping: float | None = None
+    attn_logit_softcapping: float | None = None
+    sliding_window_pattern: int = 6
+    rope_local_base_freq: float = 10000.0
+
+    @property
+    def kinds(self) -> list[str]:
+        """Whether each layer is of "sliding_attention" or "full_attention"."""
+        every = self.sliding_window_pattern
+        is_full = [(number + 1) % every == 0 for number in range(self.num_hidden_layers)]
+        return self.layer_types or ["full_attention" if full else "sliding_attention" for full in is_full]
+
+    @property
+    def ropes(self) -> tuple[RopeConfig, ...]:
+        """Layers with a window turn faster than the others."""
+        stated = self.rope_parameters or {}
+        thetas = {"sliding_attention": self.rope_local_base_freq, "full_attention": self.rope_theta or 1e6}
+        scaling = {"full_attention": self.rope_scaling}
+        found = {}
+        for kind, theta in thetas.items():
+            own = {"rope_theta": theta} | (stated.get(kind) or scaling.get(kind) or {})
+            found[kind] = RopeConfig.from_parameters(
+                rope_parameters({"rope_parameters": own, "max_position_embeddings": self.max_position_embeddings}),
+                head_dim=self.features_per_head,
+                max_position_embeddings=self.max_position_embeddings,
+            )
+        return tuple(found[kind] for kind in self.kinds)
+
+
+class Gemma3PreTrainedModel(LlamaPreTrainedModel):
+    """Base of the text models of Gemma 3. All take the inputs of `LlamaModel.forward`."""
+
+    config_class = Gemma3TextConfig
+
+
+class Gemma3TextModel(Gemma3PreTrainedModel, LlamaModel):
+    """The decoder without a head."""
+
+    layer_class = Gemma2DecoderLayer
+
+
+Gemma3PreTrainedModel.base_class = Gemma3TextModel
+
+
+class Gemma3ForCausalLM(Gemma3PreTrainedModel, LlamaForCausalLM):
+    """Next token prediction."""
+
+
+class Gemma3TextForSequenceClassification(Gemma3PreTrainedModel, LlamaForSequenceClassification):
+    """Classification of a sequence by its last token that is not padding."""

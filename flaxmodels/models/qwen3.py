@@ -1,0 +1,58 @@
+"""Qwen3 (arXiv 2505.09388): Qwen2 without biases, and with norms of queries and keys.
+
+Parameter names and numerics follow the reference implementation in transformers (`Qwen3Model`, `Qwen3For...`).
+"""
+
+from __future__ import annotations
+
+from flaxmodels.models.llama import (
+    LlamaForCausalLM,
+    LlamaForQuestionAnswering,
+    LlamaForSequenceClassification,
+    LlamaForTokenClassification,
+    LlamaModel,
+    LlamaPreTrainedModel,
+)
+from flaxmodels.models.qwen2 import Qwen2Config
+
+
+class Qwen3Config(Qwen2Config):
+    """Configuration of Qwen3; the defaults are those of transformers."""
+
+    model_type = "qwen3"
+    query_key_norm = "head"
+
+    head_dim: int | None = 128
+
+    @property
+    def attention_biases(self) -> tuple[bool, bool]:
+        return self.attention_bias, self.attention_bias
+
+
+class Qwen3PreTrainedModel(LlamaPreTrainedModel):
+    """Base of the Qwen3 models. All take the inputs of `LlamaModel.forward`."""
+
+    config_class = Qwen3Config
+
+
+class Qwen3Model(Qwen3PreTrainedModel, LlamaModel):
+    """The decoder without a head."""
+
+
+Qwen3PreTrainedModel.base_class = Qwen3Model
+
+
+class Qwen3ForCausalLM(Qwen3PreTrainedModel, LlamaForCausalLM):
+    """Next token prediction."""
+
+
+class Qwen3ForSequenceClassification(Qwen3PreTrainedModel, LlamaForSequenceClassification):
+    """Classification of a sequence by its last token that is not padding."""
+
+
+class Qwen3ForTokenClassification(Qwen3PreTrainedModel, LlamaForTokenClassification):
+    """Classification of each token."""
+
+
+class Qwen3ForQuestionAnswering(Qwen3PreTrainedModel, LlamaForQuestionAnswering):
+    """Where in the text the answer begins and ends."""
