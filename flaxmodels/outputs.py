@@ -168,6 +168,15 @@ class PreTrainingOutput(ModelOutput):
     attentions: Layers | None = None
 
 
+class SentenceOrderOutput(ModelOutput):
+    """`prediction_logits` `[batch, q_len, vocab]` and `sop_logits` `[batch, num_labels]`."""
+
+    prediction_logits: jax.Array
+    sop_logits: jax.Array
+    hidden_states: Layers | None = None
+    attentions: Layers | None = None
+
+
 class SequenceClassifierOutput(ModelOutput):
     """`logits` `[batch, num_labels]`."""
 

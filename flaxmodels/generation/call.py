@@ -200,20 +200,31 @@ def plan(
     chosen = settle(model.generation_config, generation_config, settings)
     vocab_size = model.config.vocab_size
     encoder = None
+    if decoder_input_ids is not None and not model.config.is_encoder_decoder:
+        raise FlaxModelsError(f"decoder_input_ids: {type(model).__name__} has no encoder; pass them as input_ids")
+    if assistant_params is not None and assistant_model is None:
+        raise FlaxModelsError("assistant_params are given without assistant_model; give both")
+    if callable(logits_processor):
+        logits_processor = (logits_processor,)
     if model.config.is_encoder_decoder:
         given = {"input_ids": input_ids, "attention_mask": attention_mask, "inputs_embeds": inputs_embeds}
         encoder = encoder_inputs(given, vocab_size)
         if not encoder:
             raise FlaxModelsError(f"{type(model).__name__}: generate() needs input_ids, the input of the encoder")
+        _check_source(model, encoder)
         prompt = decoder_prompt(decoder_input_ids, len(next(iter(encoder.values()))), chosen, vocab_size)
         inputs_embeds = None
     else:
         prompt = read_prompt(input_ids, attention_mask, chosen, vocab_size, inputs_embeds)
+        if inputs_embeds is not None and np.shape(inputs_embeds)[-1] != model.config.hidden_size:
+            raise FlaxModelsError(
+                f"inputs_embeds: expected [batch, prompt_len, {model.config.hidden_size}], got {np.shape(inputs_embeds)}"
+            )
     new_tokens = _new_tokens(model, prompt, chosen)
     guesses = _guesses(chosen, assistant_model)
     beams = chosen.num_beams or 1
     if guesses:
-        _check_guessing(model, prompt, beams, assistant_model)
+        _check_guessing(model, prompt, chosen, assistant_model)
     cached = 0 if past_key_values is None else _cached(model, past_key_values, prompt, inputs_embeds, chosen)
     length = prompt.input_ids.shape[1]
     chunk = bucket(length - cached)
@@ -260,6 +271,19 @@ def plan(
     return Job(strategy, model, values, chosen, prompt, request, program, inputs_embeds is not None, draft)
 
 
+def _check_source(model: Any, encoder: dict[str, np.ndarray]) -> None:
+    """Refuse an encoder's input that is longer than its table of positions."""
+    mask, limit = encoder.get("attention_mask"), getattr(model.config, "max_position_embeddings", None)
+    if mask is None or limit is None:
+        return
+    longest = int((mask * np.arange(1, mask.shape[1] + 1)).max())
+    if longest > limit:
+        raise FlaxModelsError(
+            f"input_ids: {longest} tokens exceed the {limit} positions of {type(model).__name__} "
+            "(max_position_embeddings); shorten the text"
+        )
+
+
 _WANTED = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
 
 
@@ -270,21 +294,34 @@ def _guesses(settings: GenerationConfig, assistant_model: Any) -> int:
     return settings.prompt_lookup_num_tokens or 0
 
 
-def _check_guessing(model: Any, prompt: Prompt, beams: int, assistant_model: Any) -> None:
+def _check_guessing(model: Any, prompt: Prompt, settings: GenerationConfig, assistant_model: Any) -> None:
+    guesses = "guessed tokens (assistant_model, prompt_lookup_num_tokens)"
     if len(prompt.input_ids) > 1:
         raise FlaxModelsError(
-            f"guessed tokens (assistant_model, prompt_lookup_num_tokens) are for one prompt, not for "
-            f"{len(prompt.input_ids)}, whose answers would grow at different paces"
+            f"{guesses} are for one prompt, not for {len(prompt.input_ids)}, whose answers would grow at different paces"
         )
-    if beams > 1:
-        raise FlaxModelsError("guessed tokens (assistant_model, prompt_lookup_num_tokens) do not go with num_beams")
+    if (settings.num_beams or 1) > 1 or (settings.num_return_sequences or 1) > 1:
+        raise FlaxModelsError(f"{guesses} are for one answer; use neither num_beams nor num_return_sequences")
+    if wanted := [name for name in _WANTED if getattr(settings, name)]:
+        raise FlaxModelsError(f"{wanted[0]} is not implemented for {guesses}")
     if assistant_model is None:
         return
-    sizes = [one.config.vocab_size for one in (model, assistant_model)]
-    if sizes[0] != sizes[1] or not assistant_model.can_generate():
+    if settings.prompt_lookup_num_tokens:
+        raise FlaxModelsError("assistant_model and prompt_lookup_num_tokens both guess tokens; give one")
+    config = getattr(assistant_model, "config", None)
+    if (
+        config is None
+        or not assistant_model.can_generate()
+        or config.is_encoder_decoder != model.config.is_encoder_decoder
+    ):
+        kind = "an encoder-decoder" if model.config.is_encoder_decoder else "a decoder"
         raise FlaxModelsError(
-            f"assistant_model: expected a model that predicts the next of {sizes[0]} tokens, got "
-            f"{type(assistant_model).__name__} with {sizes[1]}"
+            f"assistant_model: expected {kind} that predicts the next token, got {type(assistant_model).__name__}"
+        )
+    if config.vocab_size != model.config.vocab_size:
+        raise FlaxModelsError(
+            f"assistant_model: expected a vocabulary of {model.config.vocab_size} tokens as that of the model, got "
+            f"{config.vocab_size}"
         )
 
 
@@ -368,7 +405,7 @@ def _randomness(settings: GenerationConfig, prng_key: jax.Array | None, seed: An
     if prng_key is not None:
         return {"rng": prng_key}
     seeds = np.atleast_1d(secrets.randbits(32) if seed is None else seed)
-    if wrong := [one for one in seeds.tolist() if not isinstance(one, int) or not 0 <= one < 2**32]:
+    if wrong := [one for one in np.ravel(seeds).tolist() if one != int(one) or not 0 <= one < 2**32]:
         raise FlaxModelsError(f"seed={wrong[0]}: expected an integer from 0 to 4294967295")
     if np.ndim(seed) == 0 or seed is None:
         return {"rng": np.uint32(seeds[0])}

@@ -199,6 +199,8 @@ class GenerationConfig:
         values = self.to_dict()
         if isinstance(biases := values.get("sequence_bias"), dict):
             values["sequence_bias"] = list(biases.items())
+        if isinstance(biases := values.get("logit_bias"), dict):
+            values["logit_bias"] = {str(token): bias for token, bias in biases.items()}
         return json.dumps(values, indent=2, default=_of_numpy) + "\n"
 
     def __repr__(self) -> str:
@@ -288,7 +290,7 @@ def _of_numpy(value: Any) -> Any:
     """What JSON has in the place of a number or an array of numpy."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
-    raise TypeError(f"generation_config.json cannot hold a {type(value).__name__}")
+    raise TypeError(f"generation_config.json cannot hold values of type {type(value).__name__}")
 
 
 def _is_count(value: Any) -> bool:

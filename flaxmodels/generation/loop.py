@@ -60,8 +60,9 @@ def draft_tokens(
 ) -> speculation.State:
     """Decode with guesses of a smaller model."""
     reader = _reader(bind, values, request, program)
-    alone = replace(program, wanted=(), prepared=False)
-    return speculation.decode(reader, _reader(draft, draft_values, request, alone))
+    alone = replace(program, chunk=request.input_ids.shape[1])  # the cache of the model is not that of the draft
+    anew = request._replace(cache=None, cached=0)
+    return speculation.decode(reader, _reader(draft, draft_values, anew, alone))
 
 
 def _reader(bind: Any, values: Any, request: Request, program: Program) -> Reader:

@@ -95,19 +95,22 @@ def decoder_prompt(decoder_input_ids: Any, batch: int, settings: GenerationConfi
 
 def encoder_inputs(given: Mapping[str, Any], vocab_size: int) -> dict[str, np.ndarray]:
     """The inputs of an encoder; ids and their mask with padding on the right, so that their length is a bucket."""
-    inputs = {name: value for name, value in given.items() if value is not None}
-    if "inputs_embeds" in inputs:
-        _no_ids(inputs.get("input_ids"), inputs["inputs_embeds"])
-    inputs = {name: _array(value, name, "right") for name, value in inputs.items()}
-    if "input_ids" not in inputs:
-        return inputs if "inputs_embeds" in inputs else {}
-    ids = _read_ids(inputs["input_ids"], GenerationConfig(), vocab_size)
+    if given.get("inputs_embeds") is not None:
+        kind, ids = "inputs_embeds", _no_ids(given.get("input_ids"), given["inputs_embeds"])
+    elif given.get("input_ids") is not None:
+        ids = _array(given["input_ids"], "input_ids", "right")
+        kind, ids = "input_ids", _read_ids(ids, GenerationConfig(), vocab_size)
+    else:
+        return {}
+    inputs = {name: _array(value, name, "right") for name, value in given.items() if value is not None}
     mask = inputs.get("attention_mask", np.ones_like(ids))
     if mask.shape != ids.shape or not np.isin(mask, (0, 1)).all() or not mask.any(-1).all():
         raise FlaxModelsError(
-            f"attention_mask: expected zeros and ones of shape {ids.shape} as input_ids, and a one in each row; got "
+            f"attention_mask: expected zeros and ones of shape {ids.shape} as {kind}, and a one in each row; got "
             f"{mask.dtype} {mask.shape}"
         )
+    if kind == "inputs_embeds":
+        return inputs
     missing = ((0, 0), (0, bucket(ids.shape[1]) - ids.shape[1]))
     padded = {"input_ids": ids, "attention_mask": mask}
     return inputs | {name: np.pad(array, missing).astype(np.int32) for name, array in padded.items()}

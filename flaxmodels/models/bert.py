@@ -6,7 +6,7 @@ Parameter names and numerics follow the reference implementation in transformers
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -74,15 +74,20 @@ class BertConfig(PreTrainedConfig):
             found.append("add_cross_attention=True needs is_decoder=True")
         return found
 
+    @property
+    def embedding_features(self) -> int:
+        """Size of the embeddings."""
+        return getattr(self, "embedding_size", self.hidden_size)
+
 
 class BertEmbeddings(Module):
     def __init__(self, config: BertConfig, policy: Policy):
-        init = normal(config.initializer_range)
+        init, features = normal(config.initializer_range), config.embedding_features
         self.dropout_rate = config.hidden_dropout_prob
-        self.word_embeddings = Embedding(config.vocab_size, config.hidden_size, policy, init=init)
-        self.position_embeddings = Embedding(config.max_position_embeddings, config.hidden_size, policy, init=init)
-        self.token_type_embeddings = Embedding(config.type_vocab_size, config.hidden_size, policy, init=init)
-        self.LayerNorm = LayerNorm(config.hidden_size, policy, epsilon=config.layer_norm_eps)
+        self.word_embeddings = Embedding(config.vocab_size, features, policy, init=init)
+        self.position_embeddings = Embedding(config.max_position_embeddings, features, policy, init=init)
+        self.token_type_embeddings = Embedding(config.type_vocab_size, features, policy, init=init)
+        self.LayerNorm = LayerNorm(features, policy, epsilon=config.layer_norm_eps)
 
     def __call__(self, words, token_type_ids, position_ids, dropout_rng):
         token_type_ids = jnp.zeros_like(position_ids) if token_type_ids is None else token_type_ids
@@ -267,7 +272,15 @@ class BertPreTrainedModel(PreTrainedModel):
         "(self/(query|key|value)|intermediate/dense|cls/predictions/decoder)": COLUMN,
         "(output/dense|word_embeddings)": ROW,
     }
+    base_class: ClassVar[Any]
+    """The base model that a model with a head is built on."""
     config: BertConfig
+
+    def set_base(self, config: BertConfig, policy: Policy, **options: Any) -> Any:
+        """Make the base model, under the name that it has in checkpoints."""
+        base = self.base_class.part(config, policy, **options)
+        setattr(self, self.base_model_prefix, base)
+        return base
 
     def init_cache(self, batch_size: int, max_length: int, dtype: Any = None) -> Cache:
         if not self.config.is_decoder:
@@ -313,7 +326,7 @@ class BertModel(BertPreTrainedModel):
         words = embed(self.embeddings.word_embeddings, input_ids, inputs_embeds)
         shape = words.shape[:2]
         if position_ids is None:
-            position_ids = jnp.broadcast_to(jnp.arange(shape[1]) + (0 if cache is None else cache.length), shape)
+            position_ids = self.positions(input_ids, shape, 0 if cache is None else cache.length)
         keys = split_key(dropout_rng, 2)
         if self.config.is_decoder:
             mask = decoder_mask(attention_mask, shape[1], cache)
@@ -333,11 +346,18 @@ class BertModel(BertPreTrainedModel):
         pooled = None if self.pooler is None else self.pooler(outputs.last_hidden_state)
         return BaseModelOutputWithPooling(pooler_output=pooled, **outputs._asdict())
 
+    def positions(self, input_ids: jax.Array | None, shape: tuple[int, int], start: jax.Array | int) -> jax.Array:
+        """int `[batch, q_len]`, where none are given; `start` tokens are in the cache."""
+        return jnp.broadcast_to((jnp.arange(shape[1]) + start)[None], shape)
+
     def get_input_embeddings(self) -> Embedding:
         return self.embeddings.word_embeddings
 
     def set_input_embeddings(self, value: Embedding) -> None:
         self.embeddings.word_embeddings = value
+
+
+BertPreTrainedModel.base_class = BertModel
 
 
 class BertForPreTraining(BertPreTrainedModel):
@@ -399,7 +419,7 @@ class _BertWithClassifier(BertPreTrainedModel):
     def build(self, config: BertConfig, policy: Policy):
         rate = config.classifier_dropout
         self.dropout_rate = config.hidden_dropout_prob if rate is None else rate
-        self.bert = BertModel.part(config, policy, add_pooling_layer=self.pools)
+        self.set_base(config, policy, add_pooling_layer=self.pools)
         self.classifier = Linear(
             config.hidden_size, self.num_outputs(config), policy, init=normal(config.initializer_range)
         )
@@ -451,7 +471,7 @@ class BertForQuestionAnswering(BertPreTrainedModel):
     """The span of the text that answers a question."""
 
     def build(self, config: BertConfig, policy: Policy):
-        self.bert = BertModel.part(config, policy, add_pooling_layer=False)
+        self.set_base(config, policy, add_pooling_layer=False)
         self.qa_outputs = Linear(config.hidden_size, 2, policy, init=normal(config.initializer_range))
 
     def head(self, outputs, inputs, dropout_rng):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from flaxmodels.models.llama import (
     LlamaConfig,
+    LlamaDecoderLayer,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
     LlamaForTokenClassification,
@@ -52,6 +53,10 @@ class GemmaConfig(LlamaConfig):
         return self.hidden_size**0.5
 
 
+class GemmaDecoderLayer(LlamaDecoderLayer):
+    """The layer of Llama."""
+
+
 class GemmaPreTrainedModel(LlamaPreTrainedModel):
     """Base of the Gemma models. All take the inputs of `LlamaModel.forward`."""
 
@@ -60,6 +65,8 @@ class GemmaPreTrainedModel(LlamaPreTrainedModel):
 
 class GemmaModel(GemmaPreTrainedModel, LlamaModel):
     """The decoder without a head."""
+
+    layer_class = GemmaDecoderLayer
 
 
 GemmaPreTrainedModel.base_class = GemmaModel

@@ -5,14 +5,14 @@ Parameter names and numerics follow the reference implementation in transformers
 
 from __future__ import annotations
 
-from flaxmodels.models.gemma import GemmaConfig
-from flaxmodels.models.llama import (
-    LlamaDecoderLayer,
-    LlamaForCausalLM,
-    LlamaForSequenceClassification,
-    LlamaForTokenClassification,
-    LlamaModel,
-    LlamaPreTrainedModel,
+from flaxmodels.models.gemma import (
+    GemmaConfig,
+    GemmaDecoderLayer,
+    GemmaForCausalLM,
+    GemmaForSequenceClassification,
+    GemmaForTokenClassification,
+    GemmaModel,
+    GemmaPreTrainedModel,
 )
 
 
@@ -60,7 +60,7 @@ class Gemma2Config(GemmaConfig):
         return tuple(self.sliding_window if kind == "sliding_attention" else None for kind in self.kinds)
 
 
-class Gemma2DecoderLayer(LlamaDecoderLayer):
+class Gemma2DecoderLayer(GemmaDecoderLayer):
     norms = (
         "input_layernorm",
         "post_attention_layernorm",
@@ -69,13 +69,13 @@ class Gemma2DecoderLayer(LlamaDecoderLayer):
     )
 
 
-class Gemma2PreTrainedModel(LlamaPreTrainedModel):
+class Gemma2PreTrainedModel(GemmaPreTrainedModel):
     """Base of the Gemma2 models. All take the inputs of `LlamaModel.forward`."""
 
     config_class = Gemma2Config
 
 
-class Gemma2Model(Gemma2PreTrainedModel, LlamaModel):
+class Gemma2Model(Gemma2PreTrainedModel, GemmaModel):
     """The decoder without a head."""
 
     layer_class = Gemma2DecoderLayer
@@ -84,13 +84,13 @@ class Gemma2Model(Gemma2PreTrainedModel, LlamaModel):
 Gemma2PreTrainedModel.base_class = Gemma2Model
 
 
-class Gemma2ForCausalLM(Gemma2PreTrainedModel, LlamaForCausalLM):
+class Gemma2ForCausalLM(Gemma2PreTrainedModel, GemmaForCausalLM):
     """Next token prediction."""
 
 
-class Gemma2ForSequenceClassification(Gemma2PreTrainedModel, LlamaForSequenceClassification):
+class Gemma2ForSequenceClassification(Gemma2PreTrainedModel, GemmaForSequenceClassification):
     """Classification of a sequence by its last token that is not padding."""
 
 
-class Gemma2ForTokenClassification(Gemma2PreTrainedModel, LlamaForTokenClassification):
+class Gemma2ForTokenClassification(Gemma2PreTrainedModel, GemmaForTokenClassification):
     """Classification of each token."""

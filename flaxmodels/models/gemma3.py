@@ -5,12 +5,12 @@ Parameter names and numerics follow the reference implementation in transformers
 
 from __future__ import annotations
 
-from flaxmodels.models.gemma2 import Gemma2Config, Gemma2DecoderLayer
-from flaxmodels.models.llama import (
-    LlamaForCausalLM,
-    LlamaForSequenceClassification,
-    LlamaModel,
-    LlamaPreTrainedModel,
+from flaxmodels.models.gemma2 import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Gemma2ForSequenceClassification,
+    Gemma2Model,
+    Gemma2PreTrainedModel,
 )
 from flaxmodels.nn.rope import RopeConfig, rope_parameters
 
@@ -52,24 +52,22 @@ class Gemma3TextConfig(Gemma2Config):
         return tuple(found[kind] for kind in self.kinds)
 
 
-class Gemma3PreTrainedModel(LlamaPreTrainedModel):
+class Gemma3PreTrainedModel(Gemma2PreTrainedModel):
     """Base of the text models of Gemma 3. All take the inputs of `LlamaModel.forward`."""
 
     config_class = Gemma3TextConfig
 
 
-class Gemma3TextModel(Gemma3PreTrainedModel, LlamaModel):
+class Gemma3TextModel(Gemma3PreTrainedModel, Gemma2Model):
     """The decoder without a head."""
-
-    layer_class = Gemma2DecoderLayer
 
 
 Gemma3PreTrainedModel.base_class = Gemma3TextModel
 
 
-class Gemma3ForCausalLM(Gemma3PreTrainedModel, LlamaForCausalLM):
+class Gemma3ForCausalLM(Gemma3PreTrainedModel, Gemma2ForCausalLM):
     """Next token prediction."""
 
 
-class Gemma3TextForSequenceClassification(Gemma3PreTrainedModel, LlamaForSequenceClassification):
+class Gemma3TextForSequenceClassification(Gemma3PreTrainedModel, Gemma2ForSequenceClassification):
     """Classification of a sequence by its last token that is not padding."""

@@ -5,15 +5,15 @@ Parameter names and numerics follow the reference implementation in transformers
 
 from __future__ import annotations
 
-from flaxmodels.models.llama import (
-    LlamaForCausalLM,
-    LlamaForQuestionAnswering,
-    LlamaForSequenceClassification,
-    LlamaForTokenClassification,
-    LlamaModel,
-    LlamaPreTrainedModel,
+from flaxmodels.models.qwen2 import (
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen2ForQuestionAnswering,
+    Qwen2ForSequenceClassification,
+    Qwen2ForTokenClassification,
+    Qwen2Model,
+    Qwen2PreTrainedModel,
 )
-from flaxmodels.models.qwen2 import Qwen2Config
 
 
 class Qwen3Config(Qwen2Config):
@@ -29,30 +29,30 @@ class Qwen3Config(Qwen2Config):
         return self.attention_bias, self.attention_bias
 
 
-class Qwen3PreTrainedModel(LlamaPreTrainedModel):
+class Qwen3PreTrainedModel(Qwen2PreTrainedModel):
     """Base of the Qwen3 models. All take the inputs of `LlamaModel.forward`."""
 
     config_class = Qwen3Config
 
 
-class Qwen3Model(Qwen3PreTrainedModel, LlamaModel):
+class Qwen3Model(Qwen3PreTrainedModel, Qwen2Model):
     """The decoder without a head."""
 
 
 Qwen3PreTrainedModel.base_class = Qwen3Model
 
 
-class Qwen3ForCausalLM(Qwen3PreTrainedModel, LlamaForCausalLM):
+class Qwen3ForCausalLM(Qwen3PreTrainedModel, Qwen2ForCausalLM):
     """Next token prediction."""
 
 
-class Qwen3ForSequenceClassification(Qwen3PreTrainedModel, LlamaForSequenceClassification):
+class Qwen3ForSequenceClassification(Qwen3PreTrainedModel, Qwen2ForSequenceClassification):
     """Classification of a sequence by its last token that is not padding."""
 
 
-class Qwen3ForTokenClassification(Qwen3PreTrainedModel, LlamaForTokenClassification):
+class Qwen3ForTokenClassification(Qwen3PreTrainedModel, Qwen2ForTokenClassification):
     """Classification of each token."""
 
 
-class Qwen3ForQuestionAnswering(Qwen3PreTrainedModel, LlamaForQuestionAnswering):
+class Qwen3ForQuestionAnswering(Qwen3PreTrainedModel, Qwen2ForQuestionAnswering):
     """Where in the text the answer begins and ends."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -96,9 +96,13 @@ class Stack(ModuleList):
             _present(layer.cross_attention for layer in layers),
         )
 
+    def blocks(self) -> Iterable[Module]:
+        """The block of each layer, in order."""
+        return self
+
     def _unroll(self, hidden_states, per_layer, shared, output_hidden_states):
         layers = []
-        for number, block in enumerate(self):
+        for number, block in enumerate(self.blocks()):
             own = {name: None if value is None else value[number] for name, value in per_layer.items()}
             call = self._rematerialised(lambda hidden, own, block=block: block(hidden, **own, **shared))
             layers.append(call(hidden_states, own))
@@ -126,6 +130,17 @@ class Stack(ModuleList):
             return function
         policy = None if self.remat == "full" else getattr(jax.checkpoint_policies, self.remat)
         return jax.checkpoint(function, policy=policy)
+
+
+class RepeatedStack(Stack):
+    """`count` layers that share `groups` blocks, each the block of as many layers in a row. It is never scanned."""
+
+    def __init__(self, make_block: Callable[[], Module], count: int, groups: int, policy: Policy):
+        self.count, self.remat, self.stacked = count, policy.remat, 0
+        ModuleList.__init__(self, (make_block() for _ in range(groups)))
+
+    def blocks(self) -> Iterable[Module]:
+        return (self[number * len(self) // self.count] for number in range(self.count))
 
 
 def _keys(dropout_rng: jax.Array | None, count: int) -> jax.Array | None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import logging
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from flaxmodels.errors import ConfigError, FlaxModelsError
 from flaxmodels.generation import call
+from flaxmodels.generation.config import GenerationConfig
+from flaxmodels.generation.prompt import decoder_prompt, encoder_inputs
+from flaxmodels.models.bart import BartForConditionalGeneration
 from flaxmodels.models.bert import BertForMaskedLM, BertLMHeadModel
 from flaxmodels.models.llama import LlamaForCausalLM, LlamaForSequenceClassification, LlamaModel
 
@@ -82,6 +86,7 @@ RIGHT = "are padded on the right, where their answers begin; pad on the left, or
         ),
         ([[0, 0, 0], [1, 1, 1]], "attention_mask: rows [0] are all padding; each needs a token to continue"),
         ([[1, 1, 0], [1, 1, 0]], f"attention_mask: rows [0, 1] {RIGHT} padding"),
+        ([[1, 1, 1], [1, 1]], "attention_mask: the rows differ in length; pad the shorter ones on the left"),
     ],
 )
 def test_attention_mask(model, mask, message):
@@ -90,6 +95,39 @@ def test_attention_mask(model, mask, message):
 
 def test_right_padding_is_seen_without_a_mask(model):
     assert complaint(model, PROMPT, pad_token_id=10) == f"attention_mask: rows [1] {RIGHT} padding"
+
+
+EXPECTED_EMBEDS = "inputs_embeds: expected floats [batch, prompt_len, hidden], got"
+
+
+@pytest.mark.parametrize(
+    ("embeds", "message"),
+    [
+        (np.zeros((2, 8)), f"{EXPECTED_EMBEDS} float64 (2, 8)"),
+        (np.zeros((2, 3, 8, 1), np.float32), f"{EXPECTED_EMBEDS} float32 (2, 3, 8, 1)"),
+        (np.zeros((0, 3, 8)), f"{EXPECTED_EMBEDS} float64 (0, 3, 8)"),
+        (jnp.zeros((2, 0, 8), "bfloat16"), f"{EXPECTED_EMBEDS} bfloat16 (2, 0, 8)"),
+        (np.zeros((2, 3, 8), int), f"{EXPECTED_EMBEDS} int64 (2, 3, 8)"),
+        (
+            [[[0.0] * 8] * 2, [[0.0] * 8]],
+            "inputs_embeds: the rows differ in length; pad the shorter ones on the left",
+        ),
+    ],
+    ids=str,
+)
+def test_inputs_embeds(model, embeds, message):
+    assert complaint(model, inputs_embeds=embeds) == message
+
+
+def test_inputs_embeds_and_what_else_is_given(model):
+    embeds = np.zeros((2, 3, 8), np.float32)
+    assert complaint(model, PROMPT, inputs_embeds=embeds) == "input_ids and inputs_embeds are both given; give one"
+    assert complaint(model, inputs_embeds=embeds, attention_mask=np.ones((2, 4), int)) == (
+        "attention_mask: expected zeros and ones of shape (2, 3) as inputs_embeds, got int64 (2, 4)"
+    )
+    assert complaint(model, inputs_embeds=embeds, attention_mask=[[1, 1, 0], [1, 1, 1]]) == (
+        f"attention_mask: rows [0] {RIGHT} padding"
+    )
 
 
 def test_lengths(model, bert):
@@ -104,7 +142,30 @@ def test_lengths(model, bert):
         "a prompt of 12 tokens and 1 new ones exceed the 12 positions of BertLMHeadModel (max_position_embeddings); "
         "shorten the prompt, or lower max_new_tokens"
     )
+    assert complaint(bert, np.ones((1, 20), int)) == (
+        "a prompt of 20 tokens and 1 new ones exceed the 12 positions of BertLMHeadModel (max_position_embeddings); "
+        "shorten the prompt, or lower max_new_tokens"
+    )
     assert bert.generate(PROMPT).sequences.shape == (2, 12)
+
+
+@pytest.mark.parametrize(
+    ("settings", "least", "room"),
+    [
+        ({"min_new_tokens": 5, "max_new_tokens": 4}, 5, 4),
+        ({"min_new_tokens": 6, "max_length": 8}, 6, 5),
+        ({"min_length": 9, "max_length": 8}, 6, 5),
+        ({"min_length": 8, "max_new_tokens": 4}, 5, 4),
+        ({"min_length": 5, "min_new_tokens": 8, "max_new_tokens": 4}, 8, 4),
+        ({"min_new_tokens": 10}, 10, 9),
+    ],
+    ids=str,
+)
+def test_fewest_tokens_are_more_than_most(bert, settings, least, room):
+    assert complaint(bert, PROMPT, **settings) == (
+        f"min_length or min_new_tokens ask for {least} new tokens, but there is room for {room}; "
+        "raise max_new_tokens or max_length"
+    )
 
 
 def test_padding_takes_no_positions(bert):
@@ -131,6 +192,243 @@ def test_randomness(model):
         assert (
             complaint(model, PROMPT, seed=seed, **sampling) == f"seed={seed}: expected an integer from 0 to 4294967295"
         )
+
+
+def test_seeds_of_prompts(model):
+    for seed in ([1], [1, 2, 3], []):
+        assert complaint(model, PROMPT, seed=seed, do_sample=True) == (
+            f"seed: expected one for each of 2 prompts, got {len(seed)}"
+        )
+    for seed, wrong in (([1, -2], -2), ([2**32, 1], 2**32), (["1", "2"], "1"), (0.5, 0.5), ("text", "text")):
+        assert complaint(model, PROMPT, seed=seed, do_sample=True) == (
+            f"seed={wrong}: expected an integer from 0 to 4294967295"
+        )
+
+
+def test_settings(model):
+    """All that `test_generation_config.py` has; through `generate` also those that are none."""
+    assert complaint(model, PROMPT, beams=2, num_return_sequences=2, no_repeat_ngram_size=-1) == (
+        "generate() cannot use these settings:\n"
+        "  - beams: there is no such setting; check the spelling\n"
+        "  - num_return_sequences=2 would be the same answer; add do_sample=True or num_beams\n"
+        "  - no_repeat_ngram_size=-1: expected an integer of at least 0"
+    )
+    assert complaint(model, PROMPT, generation_config=3) == ("generation_config: expected a GenerationConfig, got int")
+    assert complaint(model, PROMPT, bad_words_ids=[[5, 20]]) == (
+        "bad_words_ids: the token id 20 is beyond the model's vocabulary of 20; use the tokenizer of this model"
+    )
+
+
+def test_cache_dtype(model):
+    assert complaint(model, PROMPT, cache_dtype="int8") == (
+        "'int8' is not a dtype for models: expected one of float32, bfloat16, float16, float64"
+    )
+
+
+# ---- guessed tokens
+
+
+def test_guesses_are_for_one_answer_to_one_prompt(model):
+    guesses = "guessed tokens (assistant_model, prompt_lookup_num_tokens)"
+    for how in ({"assistant_model": model}, {"prompt_lookup_num_tokens": 2}):
+        assert complaint(model, PROMPT, **how) == (
+            f"{guesses} are for one prompt, not for 2, whose answers would grow at different paces"
+        )
+        for several in ({"num_beams": 2}, {"num_return_sequences": 2, "do_sample": True}):
+            assert complaint(model, PROMPT[:1], **several, **how) == (
+                f"{guesses} are for one answer; use neither num_beams nor num_return_sequences"
+            )
+        assert (
+            complaint(model, PROMPT[:1], output_scores=True, **how) == f"output_scores is not implemented for {guesses}"
+        )
+
+
+def test_an_assistant_predicts_the_same_tokens(model, bart):
+    for other in (LlamaModel(model.config), 5, bart):
+        assert complaint(model, PROMPT[:1], assistant_model=other) == (
+            f"assistant_model: expected a decoder that predicts the next token, got {type(other).__name__}"
+        )
+    other = LlamaForCausalLM({**SIZES, "vocab_size": 21})
+    assert complaint(model, PROMPT[:1], assistant_model=other) == (
+        "assistant_model: expected a vocabulary of 20 tokens as that of the model, got 21"
+    )
+    assert complaint(model, PROMPT[:1], assistant_model=model, prompt_lookup_num_tokens=2) == (
+        "assistant_model and prompt_lookup_num_tokens both guess tokens; give one"
+    )
+    assert complaint(model, PROMPT[:1], assistant_params=model.params) == (
+        "assistant_params are given without assistant_model; give both"
+    )
+
+
+def test_inputs_of_another_kind_of_model(model, bart):
+    assert complaint(model, PROMPT, decoder_input_ids=PROMPT) == (
+        "decoder_input_ids: LlamaForCausalLM has no encoder; pass them as input_ids"
+    )
+    assert complaint(model, inputs_embeds=np.zeros((1, 3, 7))) == (
+        "inputs_embeds: expected [batch, prompt_len, 8], got (1, 3, 7)"
+    )
+    assert complaint(bart, np.full((1, 13), 5)) == (
+        "input_ids: 13 tokens exceed the 12 positions of BartForConditionalGeneration (max_position_embeddings); "
+        "shorten the text"
+    )
+
+
+@pytest.fixture(scope="module")
+def bart():
+    sizes = {"vocab_size": 20, "d_model": 8, "max_position_embeddings": 12}
+    towers = {f"{part}_{name}": value for part in ("encoder", "decoder") for name, value in TOWER.items()}
+    return BartForConditionalGeneration(sizes | towers)
+
+
+TOWER = {"layers": 1, "attention_heads": 2, "ffn_dim": 8}
+
+
+ONE_BY_ONE = "needs tokens that come one after another: no num_beams, no guessed tokens"
+
+
+@pytest.mark.parametrize("way", [{"num_beams": 2}, {"prompt_lookup_num_tokens": 2}], ids=str)
+def test_beams_and_guesses_are_not_streamed(model, way):
+    for name, value in {"streamer": object(), "stop_strings": "a", "max_time": 1.0}.items():
+        assert complaint(model, PROMPT[:1], tokenizer=object(), **{name: value}, **way) == f"{name} {ONE_BY_ONE}"
+    with pytest.raises(FlaxModelsError) as caught:
+        model.stream(PROMPT[:1], **way)
+    assert str(caught.value) == f"stream() {ONE_BY_ONE}"
+
+
+def test_stop_strings_need_a_tokenizer(model):
+    message = "stop_strings need tokenizer=, to know what the tokens mean"
+    assert complaint(model, PROMPT, stop_strings=["a"]) == message
+    with pytest.raises(FlaxModelsError) as caught:
+        model.stream(PROMPT, stop_strings="a")
+    assert str(caught.value) == message
+
+
+def test_a_stream_is_checked_before_its_first_token(model):
+    with pytest.raises(ConfigError) as caught:
+        model.stream(PROMPT, streamer=object(), max_new_tokens=0)
+    assert str(caught.value) == (
+        "generate() cannot use these settings:\n"
+        "  - streamer: there is no such setting; check the spelling\n"
+        "  - max_new_tokens=0: expected an integer above 0"
+    )
+
+
+# ---- caches and outputs
+
+
+@pytest.fixture(scope="module")
+def cache(model):
+    return model.generate(PROMPT, max_new_tokens=2, return_dict_in_generate=True).past_key_values
+
+
+def test_past_key_values(model, cache):
+    for other in (3, cache.layers, ()):
+        assert complaint(model, PROMPT, past_key_values=other) == (
+            f"past_key_values: expected those of an earlier result of generate(), got {type(other).__name__}"
+        )
+    assert complaint(model, PROMPT[:1], past_key_values=cache) == (
+        "past_key_values: expected as many rows as prompts, 1, and one answer for each; they have 2 rows"
+    )
+    assert complaint(model, PROMPT, past_key_values=cache, do_sample=True, num_return_sequences=2) == (
+        "past_key_values: expected as many rows as prompts, 2, and one answer for each; they have 2 rows"
+    )
+    assert complaint(model, PROMPT, past_key_values=cache, num_beams=2) == (
+        "past_key_values do not go with num_beams, whose texts share no cache"
+    )
+    assert complaint(model, inputs_embeds=np.zeros((2, 3, 8)), past_key_values=cache) == (
+        "past_key_values are for decoders with input_ids; leave them out"
+    )
+
+
+@pytest.mark.parametrize("name", ["output_attentions", "output_hidden_states"])
+def test_outputs_of_beams(model, name):
+    assert complaint(model, PROMPT, num_beams=2, **{name: True}) == (
+        f"{name} is not implemented for num_beams above 1; run the model on the result"
+    )
+
+
+# ---- inputs of an encoder-decoder
+
+
+def refusal(function, *args) -> str:
+    with pytest.raises(FlaxModelsError) as caught:
+        function(*args)
+    return str(caught.value)
+
+
+EXPECTED_MASK = "attention_mask: expected zeros and ones of shape (2, 3) as input_ids, and a one in each row; got"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"input_ids": [5, 6]}, f"{EXPECTED_IDS} int64 (2,)"),
+        ({"input_ids": [[5, 6], [7]]}, "input_ids: the rows differ in length; pad the shorter ones on the right"),
+        ({"input_ids": PROMPT, "attention_mask": np.ones((2, 4), int)}, f"{EXPECTED_MASK} int64 (2, 4)"),
+        ({"input_ids": PROMPT, "attention_mask": np.full((2, 3), 2)}, f"{EXPECTED_MASK} int64 (2, 3)"),
+        ({"input_ids": PROMPT, "attention_mask": [[1, 0, 0], [0, 0, 0]]}, f"{EXPECTED_MASK} int64 (2, 3)"),
+        (
+            {"input_ids": PROMPT, "inputs_embeds": np.zeros((2, 3, 8))},
+            "input_ids and inputs_embeds are both given; give one",
+        ),
+        ({"inputs_embeds": np.zeros((2, 3))}, f"{EXPECTED_EMBEDS} float64 (2, 3)"),
+        (
+            {"inputs_embeds": np.zeros((2, 3, 8)), "attention_mask": np.ones((2, 4), int)},
+            f"{EXPECTED_MASK} int64 (2, 4)".replace("input_ids", "inputs_embeds"),
+        ),
+        (
+            {"input_ids": PROMPT, "attention_mask": [[1], [1, 1]]},
+            "attention_mask: the rows differ in length; pad the shorter ones on the right",
+        ),
+        (
+            {"input_ids": [[5, 20]]},
+            "input_ids: expected token ids from 0 to 19, got 5 to 20; use the tokenizer of this model",
+        ),
+    ],
+    ids=str,
+)
+def test_inputs_of_an_encoder(given, message):
+    others = dict.fromkeys(("input_ids", "attention_mask", "inputs_embeds"))
+    assert refusal(encoder_inputs, others | given, 20) == message
+
+
+def test_embeddings_for_an_encoder_are_given_on():
+    embeds = jnp.ones((2, 3, 8), "bfloat16")
+    found = encoder_inputs({"input_ids": None, "attention_mask": np.ones((2, 3)), "inputs_embeds": embeds}, 20)
+    assert found.keys() == {"attention_mask", "inputs_embeds"}
+    np.testing.assert_array_equal(found["inputs_embeds"], embeds)
+
+
+def test_a_mask_is_no_input_of_an_encoder():
+    assert encoder_inputs({"input_ids": None, "attention_mask": np.ones((2, 3)), "inputs_embeds": None}, 20) == {}
+
+
+def test_inputs_of_an_encoder_are_filled_on_the_right():
+    found = encoder_inputs({"input_ids": PROMPT, "attention_mask": [[1, 1, 0], [1, 1, 1]], "inputs_embeds": None}, 20)
+    assert {name: (array.shape, array.dtype) for name, array in found.items()} == {
+        "input_ids": ((2, 64), np.int32),
+        "attention_mask": ((2, 64), np.int32),
+    }
+    assert found["attention_mask"].sum(-1).tolist() == [2, 3]
+    np.testing.assert_array_equal(found["input_ids"][:, :3], PROMPT)
+
+
+def test_prompts_of_a_decoder():
+    none, start = GenerationConfig(), GenerationConfig(decoder_start_token_id=3, bos_token_id=4)
+    assert refusal(decoder_prompt, None, 2, none, 20) == (
+        "generate() needs decoder_start_token_id=, with which the text of the decoder begins"
+    )
+    assert refusal(decoder_prompt, PROMPT, 3, start, 20) == (
+        "decoder_input_ids: expected 3 rows as the encoder's input, got 2"
+    )
+    assert refusal(decoder_prompt, [[5, 6], [7]], 2, start, 20) == (
+        "decoder_input_ids: the rows differ in length; pad the shorter ones on the left"
+    )
+    assert refusal(decoder_prompt, None, 2, GenerationConfig(bos_token_id=20), 20) == (
+        "decoder_input_ids: expected token ids from 0 to 19, got 20 to 20; use the tokenizer of this model"
+    )
+    assert decoder_prompt(None, 2, start, 20).input_ids.tolist() == [[3], [3]]
+    assert decoder_prompt(None, 2, GenerationConfig(bos_token_id=4), 20).input_ids.tolist() == [[4], [4]]
 
 
 def test_parameters(model):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import jax
 import numpy as np
 import pytest
 import transformers
@@ -12,6 +13,7 @@ from models.torch_reference import torch_model
 
 from flaxmodels.errors import CheckpointError, ConfigError
 from flaxmodels.generation.config import NOT_IMPLEMENTED, WITHOUT_EFFECT, GenerationConfig, settle
+from flaxmodels.generation.processing import processing
 from flaxmodels.models.llama import LlamaConfig, LlamaForCausalLM
 
 LLAMA = next(case for case in HEADS if case.head == "LlamaForCausalLM")
@@ -63,6 +65,33 @@ def test_a_folder_without_the_file(tmp_path):
     )
 
 
+def test_settings_that_json_has_no_form_for_come_back(tmp_path):
+    """Sequences as keys, and numbers and arrays of numpy."""
+    given = GenerationConfig(
+        sequence_bias={(1, 2): -3.0, (4,): np.float32(0.5)},
+        logit_bias={np.int64(5): np.float32(1.5), 6: 2.0},
+        eos_token_id=np.int64(7),
+        suppress_tokens=np.array([8, 9]),
+    )
+    given.save_pretrained(tmp_path)
+    again = GenerationConfig.from_pretrained(tmp_path)
+    assert again.to_dict() == {
+        "sequence_bias": [[[1, 2], -3.0], [[4], 0.5]],
+        "logit_bias": {"5": 1.5, "6": 2.0},
+        "eos_token_id": 7,
+        "suppress_tokens": [8, 9],
+    }
+    assert repr(given) == repr(again) == f"GenerationConfig {(tmp_path / 'generation_config.json').read_text()}"
+    (ours, theirs) = (processing(config, 20, 3, False) for config in (settled({}, again), given))
+    assert jax.tree.map(np.ndarray.tolist, ours) == jax.tree.map(np.ndarray.tolist, theirs)
+    assert ours.keys() == {"sequence_bias", "logit_bias", "suppress_tokens"}
+
+
+def test_what_json_cannot_hold_is_named():
+    with pytest.raises(TypeError, match=r"^generation_config\.json cannot hold values of type object$"):
+        GenerationConfig(of_the_future=object()).to_json_string()
+
+
 def test_old_model_configurations_hold_settings():
     config = LlamaConfig(eos_token_id=[5, 6], pad_token_id=0, max_length=30, num_beams=4, repetition_penalty=1.0)
     expected = {"bos_token_id": 1, "eos_token_id": [5, 6], "pad_token_id": 0, "max_length": 30, "num_beams": 4}
@@ -79,6 +108,13 @@ def test_a_model_loads_and_saves_its_settings(tmp_path):
     assert transformers.GenerationConfig.from_pretrained(tmp_path / "ours").eos_token_id == [7, 8]
 
 
+def test_a_model_keeps_what_its_file_holds_beside_known_settings(tmp_path):
+    LlamaForCausalLM(dict(LLAMA.values)).save_pretrained(tmp_path / "first")
+    (tmp_path / "first" / "generation_config.json").write_text(json.dumps(OF_A_FILE))
+    LlamaForCausalLM.from_pretrained(tmp_path / "first").save_pretrained(tmp_path / "second")
+    assert json.loads((tmp_path / "second" / "generation_config.json").read_text()) == OF_A_FILE
+
+
 def test_settings_that_the_model_configuration_has_are_not_saved_again(tmp_path):
     LlamaForCausalLM(dict(LLAMA.values)).save_pretrained(tmp_path)
     assert not (tmp_path / "generation_config.json").exists()
@@ -90,6 +126,24 @@ def test_settings_that_the_model_configuration_has_are_not_saved_again(tmp_path)
 def test_a_call_comes_before_its_configuration_and_that_before_the_model():
     found = settled({"top_k": 1, "top_p": 0.1, "temperature": 0.1}, {"top_k": 2, "top_p": 0.2}, top_k=3, do_sample=True)
     assert (found.top_k, found.top_p, found.temperature, found.bos_token_id) == (3, 0.2, 0.1, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("num_beams", (2, 3, 4)),
+        ("repetition_penalty", (1.2, 1.3, 1.4)),
+        ("bad_words_ids", ([[1]], [[2]], [[3]])),
+        ("forced_eos_token_id", (1, [2], 0)),
+    ],
+)
+def test_each_layer_replaces_the_setting_of_the_one_below(name, values):
+    model, config, call = ({name: value} for value in values)
+    assert getattr(settled(model), name) == values[0]
+    assert getattr(settled(model, config), name) == values[1]
+    assert getattr(settled(model, config, **call), name) == values[2]
+    assert getattr(settled(model, {}, **call), name) == values[2]
+    assert getattr(settled(model, config, **{name: None}), name) is None
 
 
 def test_none_is_unset_in_configurations_and_off_in_a_call():
@@ -287,8 +341,8 @@ KINDS = {
 }
 """What is expected of settings: some of which it is, and values that are something else."""
 NEEDS = {
-    **dict.fromkeys(("min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"), {"do_sample": True}),
-    **dict.fromkeys(("length_penalty", "early_stopping"), {"num_beams": 2}),
+    **{name: {"do_sample": True} for name in ("min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")},
+    **{name: {"num_beams": 2} for name in ("length_penalty", "early_stopping")},
 }
 """Without which a setting has no effect."""
 
@@ -302,18 +356,15 @@ def test_a_value_of_another_kind_is_refused_wherever_it_is_set(name, expected, w
         layers = {"model": {}, "config": {}, "call": NEEDS.get(name, {})}
         layers[where] = layers[where] | {name: value}
         assert complaint(layers["model"], layers["config"], **layers["call"]) == (
-            f"generate() cannot use these settings:
-  - {name}={value!r}: expected {expected}"
+            f"generate() cannot use these settings:\n  - {name}={value!r}: expected {expected}"
         )
 
 
 def test_a_value_of_another_kind_contradicts_nothing_else():
     """Whether `length_penalty` has an effect is not known then; that `top_p` has none is."""
     assert complaint(num_beams="4", num_return_sequences=9, length_penalty=2.0, top_p=0.5) == (
-        "generate() cannot use these settings:
-"
-        "  - top_p=0.5 has no effect without sampling; add do_sample=True
-"
+        "generate() cannot use these settings:\n"
+        "  - top_p=0.5 has no effect without sampling; add do_sample=True\n"
         "  - num_beams='4': expected an integer above 0"
     )
 
@@ -322,12 +373,9 @@ def test_a_value_of_another_kind_contradicts_nothing_else():
 def test_arrays_in_the_place_of_numbers_are_refused(value):
     """Also by what would compare them."""
     assert complaint(temperature=value, penalty_alpha=value) == (
-        "generate() cannot use these settings:
-"
-        f"  - temperature={value!r} has no effect without sampling; add do_sample=True
-"
-        f"  - temperature={value!r}: expected a number above 0; do_sample=False is the limit of 0
-"
+        "generate() cannot use these settings:\n"
+        f"  - temperature={value!r} has no effect without sampling; add do_sample=True\n"
+        f"  - temperature={value!r}: expected a number above 0; do_sample=False is the limit of 0\n"
         f"  - penalty_alpha={value!r} is not implemented; pass penalty_alpha=0"
     )
 
@@ -351,7 +399,7 @@ def test_arrays_in_the_place_of_numbers_are_refused(value):
     ids=str,
 )
 def test_right_values_are_taken_as_they_are(given):
-    assert settled(**given).to_dict() == given
+    assert repr(settled(**given).to_dict()) == repr(given)
 
 
 def test_everything_wrong_is_said_at_once():

@@ -53,7 +53,8 @@ def inputs_for(case: Case, *, embedded: bool = False) -> dict[str, np.ndarray]:
         inputs |= {"decoder_input_ids": rng.choice(words, MASK.shape), "decoder_attention_mask": MASK}
         embedded = embedded and not case.head.endswith("SequenceClassification")
     if embedded:
-        inputs["inputs_embeds"] = rng.normal(size=(*MASK.shape, config.hidden_size)).astype(np.float32)
+        features = getattr(config, "embedding_features", config.hidden_size)
+        inputs["inputs_embeds"] = rng.normal(size=(*MASK.shape, features)).astype(np.float32)
         if not config.is_encoder_decoder:
             inputs["position_ids"] = rng.integers(0, MASK.shape[1], MASK.shape)
         del inputs["input_ids"]

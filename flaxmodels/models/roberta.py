@@ -1,0 +1,158 @@
+"""RoBERTa (arXiv 1907.11692): BERT with positions counted behind the padding token, and other heads.
+
+Parameter names and numerics follow the reference implementation in transformers (`RobertaModel`, `RobertaFor...`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import normal, zeros
+
+from flaxmodels.models.bert import (
+    BertConfig,
+    BertForMultipleChoice,
+    BertForQuestionAnswering,
+    BertForTokenClassification,
+    BertModel,
+    BertPreTrainedModel,
+)
+from flaxmodels.nn.activations import get_activation
+from flaxmodels.nn.cache import Cache
+from flaxmodels.nn.dropout import dropout, split_key
+from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, TiedLinear
+from flaxmodels.nn.module import Module, param
+from flaxmodels.nn.partition import COLUMN, ROW
+from flaxmodels.nn.policy import Policy
+from flaxmodels.outputs import CausalLMOutput, MaskedLMOutput, SequenceClassifierOutput
+
+
+class RobertaConfig(BertConfig):
+    """Configuration of RoBERTa; the defaults are those of transformers."""
+
+    model_type = "roberta"
+
+    vocab_size: int = 50265
+    pad_token_id: int | None = 1
+    bos_token_id: int | None = 0
+    eos_token_id: int | list[int] | None = 2
+
+    def problems(self) -> list[str]:
+        missing = ["pad_token_id is needed: positions are counted behind it"] if self.pad_token_id is None else []
+        return super().problems() + missing
+
+
+class RobertaPreTrainedModel(BertPreTrainedModel):
+    """Base of the RoBERTa models. All take the inputs of `BertModel.forward`."""
+
+    config_class = RobertaConfig
+    base_model_prefix = "roberta"
+    tp_plan = {
+        "(self/(query|key|value)|intermediate/dense|lm_head/decoder)": COLUMN,
+        "(output/dense|word_embeddings)": ROW,
+    }
+
+    def prepare_inputs_for_generation(
+        self, input_ids: jax.Array, attention_mask: jax.Array, position_ids: jax.Array, cache: Cache
+    ) -> dict[str, Any]:
+        positions = position_ids + self.config.pad_token_id + 1
+        return super().prepare_inputs_for_generation(input_ids, attention_mask, positions, cache)
+
+
+class RobertaModel(RobertaPreTrainedModel, BertModel):
+    """The encoder (or decoder) without a head, and the pooler unless `add_pooling_layer=False`."""
+
+    def positions(self, input_ids: jax.Array | None, shape: tuple[int, int], start: jax.Array | int) -> jax.Array:
+        """Tokens that are not padding are counted from `pad_token_id + 1`; padding has the position of its id."""
+        pad = self.config.pad_token_id
+        if input_ids is None:
+            return super().positions(input_ids, shape, start) + pad + 1
+        counted = (input_ids != pad).astype(jnp.int32)
+        return (counted.cumsum(-1) + start) * counted + pad
+
+
+RobertaPreTrainedModel.base_class = RobertaModel
+
+
+class RobertaLMHead(Module):
+    """Dense layer, norm, and a projection to the vocabulary that shares the word embeddings if they are tied."""
+
+    def __init__(self, config: RobertaConfig, policy: Policy, embeddings: Embedding):
+        init = normal(config.initializer_range)
+        self.activation = get_activation("gelu")
+        self.dense = Linear(config.hidden_size, config.hidden_size, policy, init=init)
+        self.layer_norm = LayerNorm(config.hidden_size, policy, epsilon=config.layer_norm_eps)
+        self.bias = param((config.vocab_size,), policy.param_dtype, zeros)
+        if config.tie_word_embeddings:
+            self.decoder = TiedLinear(embeddings.embedding, policy, bias=self.bias)
+        else:
+            self.decoder = Linear(config.hidden_size, config.vocab_size, policy, init=init)
+
+    def __call__(self, hidden_states):
+        return self.decoder(self.layer_norm(self.activation(self.dense(hidden_states))))
+
+
+class _RobertaWithLMHead(RobertaPreTrainedModel):
+    def build(self, config: RobertaConfig, policy: Policy):
+        base = self.set_base(config, policy, add_pooling_layer=False)
+        self.lm_head = RobertaLMHead(config, policy, base.embeddings.word_embeddings)
+
+    def get_output_embeddings(self) -> Linear | TiedLinear:
+        return self.lm_head.decoder
+
+
+class RobertaForMaskedLM(_RobertaWithLMHead):
+    """Masked language modelling."""
+
+    def head(self, outputs, inputs, dropout_rng):
+        return outputs.to(MaskedLMOutput, logits=self.lm_head(outputs.last_hidden_state))
+
+
+class RobertaForCausalLM(_RobertaWithLMHead):
+    """Next token prediction; the configuration must have `is_decoder=True`."""
+
+    predicts_next_token = True
+
+    def head(self, outputs, inputs, dropout_rng):
+        return outputs.to(CausalLMOutput, logits=self.lm_head(outputs.last_hidden_state))
+
+
+class RobertaClassificationHead(Module):
+    """Two dense layers on the first token."""
+
+    def __init__(self, config: RobertaConfig, policy: Policy):
+        init, rate = normal(config.initializer_range), config.classifier_dropout
+        self.dropout_rate = config.hidden_dropout_prob if rate is None else rate
+        self.dense = Linear(config.hidden_size, config.hidden_size, policy, init=init)
+        self.out_proj = Linear(config.hidden_size, config.num_labels, policy, init=init)
+
+    def __call__(self, hidden_states, dropout_rng):
+        keys = split_key(dropout_rng, 2)
+        first = jnp.tanh(self.dense(dropout(hidden_states[:, 0], self.dropout_rate, keys[0])))
+        return self.out_proj(dropout(first, self.dropout_rate, keys[1]))
+
+
+class RobertaForSequenceClassification(RobertaPreTrainedModel):
+    """Sentence (pair) classification or regression."""
+
+    def build(self, config: RobertaConfig, policy: Policy):
+        self.set_base(config, policy, add_pooling_layer=False)
+        self.classifier = RobertaClassificationHead(config, policy)
+
+    def head(self, outputs, inputs, dropout_rng):
+        logits = self.classifier(outputs.last_hidden_state, dropout_rng)
+        return outputs.to(SequenceClassifierOutput, logits=logits)
+
+
+class RobertaForMultipleChoice(RobertaPreTrainedModel, BertForMultipleChoice):
+    """Which of several choices? Inputs are `[batch, num_choices, q_len]`."""
+
+
+class RobertaForTokenClassification(RobertaPreTrainedModel, BertForTokenClassification):
+    """A label for each token."""
+
+
+class RobertaForQuestionAnswering(RobertaPreTrainedModel, BertForQuestionAnswering):
+    """The span of the text that answers a question."""
