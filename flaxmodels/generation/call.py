@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from numbers import Integral
 from typing import Any
 
 import jax
@@ -216,10 +217,9 @@ def plan(
         inputs_embeds = None
     else:
         prompt = read_prompt(input_ids, attention_mask, chosen, vocab_size, inputs_embeds)
-        if inputs_embeds is not None and np.shape(inputs_embeds)[-1] != model.config.hidden_size:
-            raise FlaxModelsError(
-                f"inputs_embeds: expected [batch, prompt_len, {model.config.hidden_size}], got {np.shape(inputs_embeds)}"
-            )
+        shape, features = np.shape(inputs_embeds), model.config.hidden_size
+        if inputs_embeds is not None and shape[-1] != features:
+            raise FlaxModelsError(f"inputs_embeds: expected [batch, prompt_len, {features}], got {shape}")
     new_tokens = _new_tokens(model, prompt, chosen)
     guesses = _guesses(chosen, assistant_model)
     beams = chosen.num_beams or 1
@@ -298,7 +298,8 @@ def _check_guessing(model: Any, prompt: Prompt, settings: GenerationConfig, assi
     guesses = "guessed tokens (assistant_model, prompt_lookup_num_tokens)"
     if len(prompt.input_ids) > 1:
         raise FlaxModelsError(
-            f"{guesses} are for one prompt, not for {len(prompt.input_ids)}, whose answers would grow at different paces"
+            f"{guesses} are for one prompt, not for {len(prompt.input_ids)}, "
+            "whose answers would grow at different paces"
         )
     if (settings.num_beams or 1) > 1 or (settings.num_return_sequences or 1) > 1:
         raise FlaxModelsError(f"{guesses} are for one answer; use neither num_beams nor num_return_sequences")
@@ -308,13 +309,9 @@ def _check_guessing(model: Any, prompt: Prompt, settings: GenerationConfig, assi
         return
     if settings.prompt_lookup_num_tokens:
         raise FlaxModelsError("assistant_model and prompt_lookup_num_tokens both guess tokens; give one")
-    config = getattr(assistant_model, "config", None)
-    if (
-        config is None
-        or not assistant_model.can_generate()
-        or config.is_encoder_decoder != model.config.is_encoder_decoder
-    ):
-        kind = "an encoder-decoder" if model.config.is_encoder_decoder else "a decoder"
+    config, encodes = getattr(assistant_model, "config", None), model.config.is_encoder_decoder
+    if config is None or not assistant_model.can_generate() or config.is_encoder_decoder != encodes:
+        kind = "an encoder-decoder" if encodes else "a decoder"
         raise FlaxModelsError(
             f"assistant_model: expected {kind} that predicts the next token, got {type(assistant_model).__name__}"
         )
@@ -404,11 +401,12 @@ def _randomness(settings: GenerationConfig, prng_key: jax.Array | None, seed: An
         return {}
     if prng_key is not None:
         return {"rng": prng_key}
-    seeds = np.atleast_1d(secrets.randbits(32) if seed is None else seed)
-    if wrong := [one for one in np.ravel(seeds).tolist() if one != int(one) or not 0 <= one < 2**32]:
+    several = isinstance(seed, list | tuple | np.ndarray)
+    seeds = list(seed) if several else [secrets.randbits(32) if seed is None else seed]
+    if wrong := [one for one in seeds if not isinstance(one, Integral) or not 0 <= one < 2**32]:
         raise FlaxModelsError(f"seed={wrong[0]}: expected an integer from 0 to 4294967295")
-    if np.ndim(seed) == 0 or seed is None:
+    if not several:
         return {"rng": np.uint32(seeds[0])}
     if len(seeds) != batch:
         raise FlaxModelsError(f"seed: expected one for each of {batch} prompts, got {len(seeds)}")
-    return {"seeds": seeds.astype(np.uint32)}
+    return {"seeds": np.array(seeds, np.uint32)}
