@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from flaxmodels.config import PreTrainedConfig
+from flaxmodels.errors import FlaxModelsError
 from flaxmodels.model import PreTrainedModel
 from flaxmodels.nn.cache import Cache
 from flaxmodels.nn.dropout import split_key
@@ -39,6 +40,10 @@ class EncoderDecoderConfig(PreTrainedConfig):
 class EncoderDecoderModel(PreTrainedModel):
     """Base of these models. A base model has an `encoder` and a `decoder`, and `decode_beside_encoder` as `forward`."""
 
+    config: EncoderDecoderConfig
+    encoder: Any
+    decoder: Any
+
     def init_cache(self, batch_size: int, max_length: int, dtype: Any = None) -> Cache:
         """An empty cache; the decoder's layers add keys and values of the encoder's output when they first see it."""
         return tuple((layer, None) for layer in super().init_cache(batch_size, max_length, dtype))
@@ -52,7 +57,8 @@ class EncoderDecoderModel(PreTrainedModel):
 
     def encode(self, **inputs: Any) -> BaseModelOutput:
         """The encoder's output, to be given to further calls as `encoder_outputs`."""
-        return self.base_model.encoder(**inputs)
+        base: Any = self.base_model
+        return base.encoder(**inputs)
 
     def decode_beside_encoder(
         self,
@@ -116,9 +122,11 @@ class EncoderDecoderModel(PreTrainedModel):
 
 def shift_right(input_ids: jax.Array, config: EncoderDecoderConfig) -> jax.Array:
     """`input_ids` behind `decoder_start_token_id`, without their last token; -100 becomes padding."""
-    start = jnp.full_like(input_ids[:, :1], config.decoder_start_token_id)
-    shifted = jnp.concatenate([start, input_ids[:, :-1]], axis=1)
-    return jnp.where(shifted == -100, config.pad_token_id, shifted)
+    first, pad = config.decoder_start_token_id, config.pad_token_id
+    if first is None or pad is None:
+        raise FlaxModelsError("pass decoder_input_ids: the configuration lacks decoder_start_token_id or pad_token_id")
+    shifted = jnp.concatenate([jnp.full_like(input_ids[:, :1], first), input_ids[:, :-1]], axis=1)
+    return jnp.where(shifted == -100, pad, shifted)
 
 
 def _field(output: Any, name: str) -> Any:

@@ -114,8 +114,9 @@ def generate(
     state = None
     for last, new in _blocks(job, stops):
         state = last
-        for column in () if streamer is None else new.T:
-            streamer.put(column)
+        if streamer is not None:
+            for column in new.T:
+                streamer.put(column)
     if streamer is not None:
         streamer.end()
     return job.finish(state, stops)
@@ -403,7 +404,7 @@ def _randomness(settings: GenerationConfig, prng_key: jax.Array | None, seed: An
         return {"rng": prng_key}
     several = isinstance(seed, list | tuple | np.ndarray)
     seeds = list(seed) if several else [secrets.randbits(32) if seed is None else seed]
-    if wrong := [one for one in seeds if not isinstance(one, Integral) or not 0 <= one < 2**32]:
+    if wrong := [one for one in seeds if not isinstance(one, Integral) or not 0 <= int(one) < 2**32]:
         raise FlaxModelsError(f"seed={wrong[0]}: expected an integer from 0 to 4294967295")
     if not several:
         return {"rng": np.uint32(seeds[0])}

@@ -47,7 +47,7 @@ class Request(NamedTuple):
     encoder: dict[str, Any] | None = None
     cache: Cache | None = None
     cached: Any = 0
-    numbers: dict[str, Any] | None = None
+    numbers: Any = None
 
 
 @dataclass(frozen=True)

@@ -192,10 +192,11 @@ class Job:
             array[:, :count].reshape(-1, *array.shape[2:]) for array in (tokens, scores, origins)
         )
         new = int((origins >= 0).sum(-1).max())
+        kept: dict[str, Any] = {name: tuple(array[:steps]) for name, array in state.kept.items()}
         start = self.prompt.input_ids.shape[1]
         return GenerateOutput(
             sequences=self._behind_prompts(tokens[:, start : start + new]),
             sequences_scores=jax.device_put(scores),
             beam_indices=jax.device_put(origins[:, :new]),
-            **{name: tuple(kept[:steps]) for name, kept in state.kept.items()},
+            **kept,
         )

@@ -235,7 +235,7 @@ class BartModel(BartPreTrainedModel):
         self.encoder = BartTower(config, policy, self.shared, decodes=False)
         self.decoder = BartTower(config, policy, self.shared, decodes=True)
 
-    forward = EncoderDecoderModel.decode_beside_encoder
+    forward = EncoderDecoderModel.decode_beside_encoder  # type: ignore[assignment]
 
     def get_input_embeddings(self) -> Embedding:
         return self.shared

@@ -326,7 +326,7 @@ class BertModel(BertPreTrainedModel):
         words = embed(self.embeddings.word_embeddings, input_ids, inputs_embeds)
         shape = words.shape[:2]
         if position_ids is None:
-            position_ids = self.positions(input_ids, shape, 0 if cache is None else cache.length)
+            position_ids = self.positions(input_ids, (shape[0], shape[1]), 0 if cache is None else cache.length)
         keys = split_key(dropout_rng, 2)
         if self.config.is_decoder:
             mask = decoder_mask(attention_mask, shape[1], cache)

@@ -181,9 +181,9 @@ class GPT2Model(GPT2PreTrainedModel):
         """
         words = embed(self.wte, input_ids, inputs_embeds)
         q_len = words.shape[1]
+        cache = None if past_key_values is None else self_attention_cache(past_key_values)
         if position_ids is None:
-            start = 0 if past_key_values is None else self_attention_cache(past_key_values).length
-            position_ids = jnp.arange(q_len)[None] + start
+            position_ids = jnp.arange(q_len)[None] + (0 if cache is None else cache.length)
         hidden_states = words + self.wpe(position_ids)
         if token_type_ids is not None:
             hidden_states = hidden_states + self.wte(token_type_ids)
@@ -196,7 +196,7 @@ class GPT2Model(GPT2PreTrainedModel):
             output_hidden_states=output_hidden_states,
             output_attentions=output_attentions,
             per_layer={"number": numbers},
-            mask=decoder_mask(attention_mask, q_len, past_key_values and self_attention_cache(past_key_values)),
+            mask=decoder_mask(attention_mask, q_len, cache),
         )
         return BaseModelOutput(**outputs.normed(self.ln_f)._asdict())
 

@@ -5,6 +5,7 @@ Parameter names and numerics follow the reference implementation in transformers
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -183,8 +184,8 @@ class LlamaMLP(Module):
 class LlamaDecoderLayer(Module):
     """Attention and MLP, each with a norm before it. Descendants have other parts, or norms elsewhere."""
 
-    attention_class: ClassVar[type[Module]] = LlamaAttention
-    mlp_class: ClassVar[type[Module]] = LlamaMLP
+    attention_class: ClassVar[Callable[..., Any]] = LlamaAttention
+    mlp_class: ClassVar[Callable[..., Any]] = LlamaMLP
     norms: ClassVar[tuple[str | None, ...]] = ("input_layernorm", None, "post_attention_layernorm", None)
     """Names of the norms before and behind attention, and before and behind the MLP."""
 
@@ -235,7 +236,7 @@ class LlamaPreTrainedModel(PreTrainedModel):
 class LlamaModel(LlamaPreTrainedModel):
     """The decoder without a head."""
 
-    layer_class: ClassVar[type[Module]] = LlamaDecoderLayer
+    layer_class: ClassVar[Callable[..., Any]] = LlamaDecoderLayer
 
     def build(self, config: LlamaConfig, policy: Policy):
         init = normal(config.initializer_range)

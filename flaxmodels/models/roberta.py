@@ -35,7 +35,7 @@ class RobertaConfig(BertConfig):
     model_type = "roberta"
 
     vocab_size: int = 50265
-    pad_token_id: int | None = 1
+    pad_token_id: int = 1  # type: ignore[assignment]
     bos_token_id: int | None = 0
     eos_token_id: int | list[int] | None = 2
 
@@ -53,6 +53,7 @@ class RobertaPreTrainedModel(BertPreTrainedModel):
         "(self/(query|key|value)|intermediate/dense|lm_head/decoder)": COLUMN,
         "(output/dense|word_embeddings)": ROW,
     }
+    config: RobertaConfig
 
     def prepare_inputs_for_generation(
         self, input_ids: jax.Array, attention_mask: jax.Array, position_ids: jax.Array, cache: Cache

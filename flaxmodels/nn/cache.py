@@ -75,7 +75,7 @@ class RingCache(LayerCache):
             return cache, keys.astype(key.dtype), values.astype(value.dtype)
         # Early tokens of a long text look at what late ones push out.
         before = (self.key.astype(key.dtype), self.value.astype(value.dtype))
-        return cache, *(jnp.concatenate(pair, 1) for pair in zip(before, (key, value), strict=True))
+        return cache, jnp.concatenate([before[0], key], 1), jnp.concatenate([before[1], value], 1)
 
     def key_positions(self, q_len: int) -> jax.Array:
         slots = jnp.arange(self.key.shape[1])

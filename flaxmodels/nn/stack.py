@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from flaxmodels.nn.cache import Cache, LayerCache
+from flaxmodels.nn.cache import Cache
 from flaxmodels.nn.functional import functional
 from flaxmodels.nn.module import Module, ModuleList, iter_leaves
 from flaxmodels.nn.policy import Policy
@@ -18,7 +18,7 @@ class BlockOutput(NamedTuple):
     """What a block returns: `hidden_states` `[batch, q_len, hidden]`, its cache, and attention weights if asked."""
 
     hidden_states: jax.Array
-    cache: LayerCache | None = None
+    cache: Any = None
     attention: jax.Array | None = None
     cross_attention: jax.Array | None = None
 

@@ -1,0 +1,99 @@
+"""The table of models in the README, made of the registry and of what is measured here.
+
+python tests/model_table.py            prints it
+python tests/model_table.py --write    puts it into the README
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import conftest  # noqa: F401  the settings under which tests run
+import jax
+import numpy as np
+import torch
+from models.tiny_configs import CASES, Case
+from models.torch_reference import at_tokens, flat_outputs, inputs_for, tensors_in, to_torch, torch_model
+
+from flaxmodels.registry import ARCHITECTURES
+
+README = Path(__file__).parents[1] / "README.md"
+BEGIN, END = "<!-- models: python tests/model_table.py --write -->\n", "<!-- end of models -->\n"
+
+
+def classes(model_type: str) -> list[str]:
+    """The public model classes of an architecture."""
+    return list(dict.fromkeys(ARCHITECTURES[model_type].tasks.values()))
+
+
+def measure(case: Case) -> tuple[float, bool, bool]:
+    """The largest relative error of any output, whether the file comes back byte for byte, and whether scanned layers
+    give the same file and numbers."""
+    reference, inputs = torch_model(case), inputs_for(case)
+    with tempfile.TemporaryDirectory() as temporary, torch.no_grad():
+        theirs, ours, scanned = (Path(temporary) / name for name in ("theirs", "ours", "scanned"))
+        reference.save_pretrained(theirs)
+        wanted = {"output_hidden_states": True, "output_attentions": True}
+        expected = dict(flat_outputs(reference(**to_torch(inputs), **wanted)))
+        model = case.ours.from_pretrained(theirs)
+        found = model(**inputs, **wanted)
+        mask = inputs["attention_mask"]
+        errors = [
+            _error(at_tokens(np.asarray(value), mask), at_tokens(expected[name].numpy(), mask))
+            for name, value in flat_outputs(found)
+        ]
+        model.save_pretrained(ours)
+        stacked = case.ours.from_pretrained(theirs, scan_layers=True)
+        stacked.save_pretrained(scanned)
+        files = [
+            {name: array.tobytes() for name, array in tensors_in(folder).items()} for folder in (theirs, ours, scanned)
+        ]
+        same = all(
+            np.allclose(a, b, rtol=1e-4, atol=1e-5)
+            for a, b in zip(jax.tree.leaves(stacked(**inputs, **wanted)), jax.tree.leaves(found), strict=True)
+        )
+    return max(errors), files[0] == files[1], same and files[0] == files[2]
+
+
+def _error(ours: np.ndarray, theirs: np.ndarray) -> float:
+    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+
+
+def rows() -> Iterator[str]:
+    """A line for each model type."""
+    for model_type in sorted(ARCHITECTURES):
+        names = classes(model_type)
+        cases = [case for case in CASES if case.ours.config_class.model_type == model_type]
+        found = [measure(case) for case in cases]
+        error, exact, scans = max(each[0] for each in found), *(all(each[n] for each in found) for n in (1, 2))
+        generates = [case.head for case in cases if case.ours.can_generate()]
+        marks = ("yes" if exact else "no", "yes" if scans else "no", "yes" if generates else "")
+        yield f"| `{model_type}` | {', '.join(f'`{name}`' for name in names)} | {error:.0e} | {' | '.join(marks)} |"
+
+
+def table() -> str:
+    """The table in markdown."""
+    head = "| model type | classes | error beside torch | bytes back | scan | generate |\n|---|---|---|---|---|---|"
+    return "\n".join([head, *rows()]) + "\n"
+
+
+def current() -> str:
+    """The table that the README has."""
+    found = re.search(f"{re.escape(BEGIN)}(.*){re.escape(END)}", README.read_text(), re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def main() -> None:
+    text = table()
+    print(text)
+    if "--write" in sys.argv:
+        README.write_text(README.read_text().replace(current(), text))
+
+
+if __name__ == "__main__":
+    main()
