@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Self
 
 import jax
@@ -16,7 +16,7 @@ from flaxmodels.errors import FlaxModelsError
 from flaxmodels.generation.call import generate, stream, warmup
 from flaxmodels.generation.config import GenerationConfig
 from flaxmodels.nn.cache import Cache, empty_cache
-from flaxmodels.nn.call import call
+from flaxmodels.nn.call import call, compile_call
 from flaxmodels.nn.dropout import split_key
 from flaxmodels.nn.functional import Params, check_keys, flatten, functional, nest
 from flaxmodels.nn.linear import Embedding
@@ -132,6 +132,14 @@ class PreTrainedModel(Module):
         outputs = call(self, inputs, params, dropout_rng if train else None)
         wants_dict = self.config.return_dict if return_dict is None else return_dict
         return outputs if wants_dict else outputs.to_tuple()
+
+    def get_compiled_call(self, **inputs: Any) -> Callable[..., Any]:
+        """The forward pass compiled ahead of time for inputs of these shapes, arrays or `jax.ShapeDtypeStruct` by name.
+
+        Booleans such as `output_hidden_states` are compiled into it. The parameters need not be there yet. The result
+        takes the same inputs by name, and `params`.
+        """
+        return compile_call(self, self._inputs((), inputs))
 
     def forward(self, *, dropout_rng: jax.Array | None = None, **inputs: Any) -> Any:
         """Run the base model, then the head. Takes the inputs of the base model's `forward`."""

@@ -13,7 +13,11 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 @pytest.mark.parametrize(
     ("script", "row"),
-    [("load.py", "| SmolLM2-135M, float32 as float32 |"), ("decode.py", "| 2     | float32 |")],
+    [
+        ("load.py", "| SmolLM2-135M, float32 as float32 |"),
+        ("decode.py", "| tiny  |     2 | float32 |"),
+        ("compile.py", "| train step, scanned"),
+    ],
 )
 def test_quick_run_prints_a_table(script, row):
     results = BENCHMARKS / "results"

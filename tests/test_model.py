@@ -447,3 +447,15 @@ def test_configurations_of_transformers(classifier):
     with pytest.raises(ConfigError) as error:
         BertModel(3)
     assert str(error.value) == "expected a BertConfig, got int"
+
+
+def test_a_call_is_compiled_ahead_of_time(llama):
+    ids = np.array([[5, 7, 11], [2, 9, 4]], np.int32)
+    described = LlamaModel.abstract(llama.config)
+    shape = jax.ShapeDtypeStruct(ids.shape, ids.dtype)
+    compiled = described.get_compiled_call(input_ids=shape, output_hidden_states=True)
+    found, expected = compiled(input_ids=ids, params=llama.params), llama(ids, output_hidden_states=True)
+    np.testing.assert_allclose(found.last_hidden_state, expected.last_hidden_state, rtol=1e-6, atol=1e-6)
+    assert len(found.hidden_states) == len(expected.hidden_states)
+    with pytest.raises(TypeError):
+        compiled(input_ids=ids[:1], params=llama.params)

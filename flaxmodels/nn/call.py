@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -28,6 +29,28 @@ def call(model: Any, inputs: dict[str, Any], params: Any, dropout_rng: jax.Array
             static_argnums=3,
         )
     return structure.compiled["forward"](values, arrays, dropout_rng, options)
+
+
+def compile_call(model: Any, inputs: dict[str, Any]) -> Callable[..., Any]:
+    """`model.forward` compiled now for inputs of these shapes and dtypes, given as arrays or `jax.ShapeDtypeStruct`.
+
+    The result takes the same inputs by name, and `params`; others are refused by JAX. Parameters need not be there yet.
+    """
+    options = tuple(sorted((name, value) for name, value in inputs.items() if isinstance(value, bool | str)))
+    arrays = {name: _as_arrays(value) for name, value in inputs.items() if not isinstance(value, bool | str)}
+    structure = functional(model)
+    shapes = [jax.ShapeDtypeStruct(raw.shape, raw.dtype) for raw in map(_raw, structure.variables)]
+    program = jax.jit(lambda values, arrays: _forward(structure, values, arrays, None, options))
+    compiled = program.lower(shapes, arrays).compile()
+
+    def run(params: Any = None, **inputs: Any) -> Any:
+        return compiled(structure.values(params), {name: _as_arrays(value) for name, value in inputs.items()})
+
+    return run
+
+
+def _raw(variable: Any) -> Any:
+    return variable.get_raw_value()
 
 
 def _forward(structure: Functional, values, arrays, dropout_rng, options) -> Any:
