@@ -85,6 +85,19 @@ ARCHITECTURES: dict[str, Architecture] = {
         },
         aliases={"XLMRobertaPreTrainedModel": "XLMRobertaPreTrainedModel"},
     ),
+    "distilbert": Architecture(
+        "flaxmodels.models.distilbert",
+        "DistilBertConfig",
+        {
+            "AutoModel": "DistilBertModel",
+            "AutoModelForMaskedLM": "DistilBertForMaskedLM",
+            "AutoModelForSequenceClassification": "DistilBertForSequenceClassification",
+            "AutoModelForMultipleChoice": "DistilBertForMultipleChoice",
+            "AutoModelForTokenClassification": "DistilBertForTokenClassification",
+            "AutoModelForQuestionAnswering": "DistilBertForQuestionAnswering",
+        },
+        aliases={"DistilBertPreTrainedModel": "DistilBertPreTrainedModel"},
+    ),
     "albert": Architecture(
         "flaxmodels.models.albert",
         "AlbertConfig",

@@ -157,6 +157,30 @@ FAMILIES = {
         older_names={"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"},
         useless=("embeddings.position_ids",),
     ),
+    "distilbert": Family(
+        module="flaxmodels.models.distilbert",
+        config={
+            "vocab_size": 31,
+            "dim": 36,
+            "n_layers": 2,
+            "n_heads": 4,
+            "hidden_dim": 27,
+            "max_position_embeddings": 19,
+            "pad_token_id": 2,
+            "dropout": 0.2,
+            "attention_dropout": 0.3,
+        },
+        heads={
+            "DistilBertModel": {},
+            "DistilBertForMaskedLM": {},
+            "DistilBertForSequenceClassification": {"num_labels": 5},
+            "DistilBertForMultipleChoice": {},
+            "DistilBertForTokenClassification": {"num_labels": 5},
+            "DistilBertForQuestionAnswering": {},
+        },
+        decoders=(),
+        variants={"untied": ("DistilBertForMaskedLM", {"tie_word_embeddings": False, "activation": "relu"})},
+    ),
     "albert": Family(
         module="flaxmodels.models.albert",
         config={

@@ -1,0 +1,286 @@
+"""DistilBERT (arXiv 1910.01108): a BERT of half the layers, without token types and pooler.
+
+Parameter names and numerics follow the reference implementation in transformers (`DistilBertModel`, ...).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import normal
+
+from flaxmodels.config import PreTrainedConfig
+from flaxmodels.model import PreTrainedModel
+from flaxmodels.nn.activations import ACTIVATIONS, get_activation
+from flaxmodels.nn.attention import cached_attention, split_heads
+from flaxmodels.nn.dropout import dropout, split_key
+from flaxmodels.nn.heads import flatten_choices, span_logits
+from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, TiedLinear, embed
+from flaxmodels.nn.masks import padding_mask
+from flaxmodels.nn.module import Module, param
+from flaxmodels.nn.partition import COLUMN, ROW
+from flaxmodels.nn.policy import Policy
+from flaxmodels.nn.stack import BlockOutput, Stack
+from flaxmodels.outputs import (
+    BaseModelOutput,
+    MaskedLMOutput,
+    MultipleChoiceOutput,
+    QuestionAnsweringOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
+
+EPSILON = 1e-12
+
+
+class DistilBertConfig(PreTrainedConfig):
+    """Configuration of DistilBERT; the defaults are those of distilbert-base-uncased."""
+
+    model_type = "distilbert"
+    attribute_map = {"hidden_size": "dim", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"}
+
+    vocab_size: int = 30522
+    max_position_embeddings: int = 512
+    sinusoidal_pos_embds: bool = False
+    n_layers: int = 6
+    n_heads: int = 12
+    dim: int = 768
+    hidden_dim: int = 3072
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    activation: str = "gelu"
+    initializer_range: float = 0.02
+    qa_dropout: float = 0.1
+    seq_classif_dropout: float = 0.2
+    pad_token_id: int | None = 0
+
+    def problems(self) -> list[str]:
+        found = []
+        if self.activation not in ACTIVATIONS:
+            found.append(f"activation={self.activation!r}: expected one of {', '.join(sorted(ACTIVATIONS))}")
+        if self.dim % self.n_heads:
+            found.append(f"dim={self.dim} is not a multiple of n_heads={self.n_heads}")
+        return found
+
+
+class DistilBertEmbeddings(Module):
+    def __init__(self, config: DistilBertConfig, policy: Policy):
+        init = normal(config.initializer_range)
+        self.dropout_rate = config.dropout
+        self.word_embeddings = Embedding(config.vocab_size, config.dim, policy, init=init)
+        self.position_embeddings = Embedding(config.max_position_embeddings, config.dim, policy, init=init)
+        self.LayerNorm = LayerNorm(config.dim, policy, epsilon=EPSILON)
+
+    def __call__(self, words, position_ids, dropout_rng):
+        return dropout(self.LayerNorm(words + self.position_embeddings(position_ids)), self.dropout_rate, dropout_rng)
+
+
+class DistilBertSelfAttention(Module):
+    def __init__(self, config: DistilBertConfig, policy: Policy):
+        init = normal(config.initializer_range)
+        self.heads, self.dropout_rate = config.n_heads, config.attention_dropout
+        self.implementation = policy.attn_implementation
+        self.q_lin = Linear(config.dim, config.dim, policy, init=init)
+        self.k_lin = Linear(config.dim, config.dim, policy, init=init)
+        self.v_lin = Linear(config.dim, config.dim, policy, init=init)
+        self.out_lin = Linear(config.dim, config.dim, policy, init=init)
+
+    def __call__(self, hidden_states, mask, output_attentions, dropout_rng):
+        projections = (self.q_lin, self.k_lin, self.v_lin)
+        query, key, value = (split_heads(layer(hidden_states), self.heads) for layer in projections)
+        mixed, weights, _ = cached_attention(
+            query,
+            key,
+            value,
+            mask,
+            None,
+            implementation=self.implementation,
+            return_weights=output_attentions,
+            dropout_rate=self.dropout_rate,
+            dropout_rng=dropout_rng,
+        )
+        return self.out_lin(mixed), weights
+
+
+class DistilBertFFN(Module):
+    def __init__(self, config: DistilBertConfig, policy: Policy):
+        init = normal(config.initializer_range)
+        self.activation, self.dropout_rate = get_activation(config.activation), config.dropout
+        self.lin1 = Linear(config.dim, config.hidden_dim, policy, init=init)
+        self.lin2 = Linear(config.hidden_dim, config.dim, policy, init=init)
+
+    def __call__(self, hidden_states, dropout_rng):
+        return dropout(self.lin2(self.activation(self.lin1(hidden_states))), self.dropout_rate, dropout_rng)
+
+
+class DistilBertLayer(Module):
+    def __init__(self, config: DistilBertConfig, policy: Policy):
+        self.attention = DistilBertSelfAttention(config, policy)
+        self.sa_layer_norm = LayerNorm(config.dim, policy, epsilon=EPSILON)
+        self.ffn = DistilBertFFN(config, policy)
+        self.output_layer_norm = LayerNorm(config.dim, policy, epsilon=EPSILON)
+
+    def __call__(
+        self,
+        hidden_states: jax.Array,
+        *,
+        mask: jax.Array | None,
+        cache: None = None,
+        output_attentions: bool = False,
+        dropout_rng: jax.Array | None = None,
+    ) -> BlockOutput:
+        inner, outer = split_key(dropout_rng, 2)
+        mixed, weights = self.attention(hidden_states, mask, output_attentions, inner)
+        hidden_states = self.sa_layer_norm(mixed + hidden_states)
+        fed = self.ffn(hidden_states, outer)
+        return BlockOutput(self.output_layer_norm(fed + hidden_states), cache, weights)
+
+
+class DistilBertTransformer(Module):
+    def __init__(self, config: DistilBertConfig, policy: Policy):
+        self.layer = Stack(lambda: DistilBertLayer(config, policy), config.n_layers, policy)
+
+
+class DistilBertPreTrainedModel(PreTrainedModel):
+    """Base of the DistilBERT models. All take the inputs of `DistilBertModel.forward`."""
+
+    config_class = DistilBertConfig
+    base_model_prefix = "distilbert"
+    ignored_names = (r"embeddings\.position_ids$",)
+    tp_plan = {"(q_lin|k_lin|v_lin|lin1|vocab_projector)": COLUMN, "(out_lin|lin2|word_embeddings)": ROW}
+    config: DistilBertConfig
+
+
+class DistilBertModel(DistilBertPreTrainedModel):
+    """The encoder without a head."""
+
+    def build(self, config: DistilBertConfig, policy: Policy):
+        self.embeddings = DistilBertEmbeddings(config, policy)
+        self.transformer = DistilBertTransformer(config, policy)
+
+    def forward(
+        self,
+        input_ids: jax.Array | None = None,
+        attention_mask: jax.Array | None = None,
+        inputs_embeds: jax.Array | None = None,
+        position_ids: jax.Array | None = None,
+        *,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        dropout_rng: jax.Array | None = None,
+    ) -> BaseModelOutput:
+        """Encode.
+
+        Args:
+            input_ids: int `[batch, q_len]`; or `inputs_embeds` `[batch, q_len, hidden]` in its place.
+            attention_mask: `[batch, q_len]`, 0 for padding.
+            position_ids: int `[batch, q_len]`; 0, 1, ... if not given.
+        """
+        words = embed(self.embeddings.word_embeddings, input_ids, inputs_embeds)
+        if position_ids is None:
+            position_ids = jnp.broadcast_to(jnp.arange(words.shape[1])[None], words.shape[:2])
+        keys = split_key(dropout_rng, 2)
+        outputs = self.transformer.layer(
+            self.embeddings(words, position_ids, keys[0]),
+            dropout_rng=keys[1],
+            output_hidden_states=output_hidden_states,
+            mask=None if attention_mask is None else padding_mask(attention_mask),
+            output_attentions=output_attentions,
+        )
+        return BaseModelOutput(**outputs._asdict())
+
+    def get_input_embeddings(self) -> Embedding:
+        return self.embeddings.word_embeddings
+
+    def set_input_embeddings(self, value: Embedding) -> None:
+        self.embeddings.word_embeddings = value
+
+
+class DistilBertForMaskedLM(DistilBertPreTrainedModel):
+    """Masked language modelling."""
+
+    def build(self, config: DistilBertConfig, policy: Policy):
+        init = normal(config.initializer_range)
+        self.activation = get_activation(config.activation)
+        self.distilbert = DistilBertModel.part(config, policy)
+        self.vocab_transform = Linear(config.dim, config.dim, policy, init=init)
+        self.vocab_layer_norm = LayerNorm(config.dim, policy, epsilon=EPSILON)
+        if config.tie_word_embeddings:
+            bias = param((config.vocab_size,), policy.param_dtype, jax.nn.initializers.zeros)
+            table = self.distilbert.embeddings.word_embeddings.embedding
+            self.vocab_projector = TiedLinear(table, policy, bias=bias)
+        else:
+            self.vocab_projector = Linear(config.dim, config.vocab_size, policy, init=init)
+
+    def head(self, outputs, inputs, dropout_rng):
+        hidden_states = self.activation(self.vocab_transform(outputs.last_hidden_state))
+        return outputs.to(MaskedLMOutput, logits=self.vocab_projector(self.vocab_layer_norm(hidden_states)))
+
+    def get_output_embeddings(self) -> Linear | TiedLinear:
+        return self.vocab_projector
+
+
+class DistilBertForSequenceClassification(DistilBertPreTrainedModel):
+    """Sentence (pair) classification or regression, by the first token."""
+
+    def build(self, config: DistilBertConfig, policy: Policy):
+        init = normal(config.initializer_range)
+        self.distilbert = DistilBertModel.part(config, policy)
+        self.pre_classifier = Linear(config.dim, config.dim, policy, init=init)
+        self.classifier = Linear(config.dim, self.num_outputs(config), policy, init=init)
+
+    @staticmethod
+    def num_outputs(config: DistilBertConfig) -> int:
+        return config.num_labels
+
+    def classify(self, outputs, dropout_rng):
+        first = jax.nn.relu(self.pre_classifier(outputs.last_hidden_state[:, 0]))
+        return self.classifier(dropout(first, self.config.seq_classif_dropout, dropout_rng))
+
+    def head(self, outputs, inputs, dropout_rng):
+        return outputs.to(SequenceClassifierOutput, logits=self.classify(outputs, dropout_rng))
+
+
+class DistilBertForMultipleChoice(DistilBertForSequenceClassification):
+    """Which of several choices? Inputs are `[batch, num_choices, q_len]`."""
+
+    @staticmethod
+    def num_outputs(config: DistilBertConfig) -> int:
+        return 1
+
+    def forward(self, *, dropout_rng=None, **inputs):
+        choices = next(inputs[name] for name in ("input_ids", "inputs_embeds") if inputs.get(name) is not None)
+        per_choice = ("input_ids", "attention_mask", "position_ids", "inputs_embeds")
+        inputs |= {name: flatten_choices(inputs.get(name)) for name in per_choice}
+        outputs = super().forward(dropout_rng=dropout_rng, **inputs)
+        return replace(outputs, logits=outputs.logits.reshape(choices.shape[:2]))
+
+    def head(self, outputs, inputs, dropout_rng):
+        return outputs.to(MultipleChoiceOutput, logits=self.classify(outputs, dropout_rng))
+
+
+class DistilBertForTokenClassification(DistilBertPreTrainedModel):
+    """A label for each token."""
+
+    def build(self, config: DistilBertConfig, policy: Policy):
+        self.distilbert = DistilBertModel.part(config, policy)
+        self.classifier = Linear(config.dim, config.num_labels, policy, init=normal(config.initializer_range))
+
+    def head(self, outputs, inputs, dropout_rng):
+        logits = self.classifier(dropout(outputs.last_hidden_state, self.config.dropout, dropout_rng))
+        return outputs.to(TokenClassifierOutput, logits=logits)
+
+
+class DistilBertForQuestionAnswering(DistilBertPreTrainedModel):
+    """The span of the text that answers a question."""
+
+    def build(self, config: DistilBertConfig, policy: Policy):
+        self.distilbert = DistilBertModel.part(config, policy)
+        self.qa_outputs = Linear(config.dim, 2, policy, init=normal(config.initializer_range))
+
+    def head(self, outputs, inputs, dropout_rng):
+        hidden_states = dropout(outputs.last_hidden_state, self.config.qa_dropout, dropout_rng)
+        start, end = span_logits(self.qa_outputs, hidden_states)
+        return outputs.to(QuestionAnsweringOutput, start_logits=start, end_logits=end)
