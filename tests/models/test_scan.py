@@ -5,13 +5,13 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
-from models.tiny_configs import CASES
+from models.tiny_configs import DISTINCT
 from models.torch_reference import inputs_for, tensors_in
 
 from flaxmodels.checkpoint.mapping import wanted
 
 
-@pytest.fixture(params=CASES, ids=str, scope="module")
+@pytest.fixture(params=DISTINCT, ids=str, scope="module")
 def case(request):
     return request.param
 

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 from models.comparisons import assert_close
-from models.tiny_configs import HEADS
+from models.tiny_configs import DISTINCT, HEADS
 from models.torch_reference import at_tokens, flat_outputs, inputs_for, to_torch
 
 from flaxmodels.errors import FlaxModelsError
 from flaxmodels.nn.dropout import dropout
 
 
-@pytest.fixture(scope="module", params=HEADS, ids=str)
+@pytest.fixture(scope="module", params=[case for case in DISTINCT if case in HEADS], ids=str)
 def case(request):
     return request.param
 

@@ -421,3 +421,15 @@ CASES = HEADS + [
     for name, (head, changes) in family.variants.items()
 ]
 """Every model class, and every variant."""
+
+
+def _is_inherited(case: Case) -> bool:
+    """Whether the head is that of another family, where it is tested; those of language models count as own."""
+    if case not in HEADS or "LM" in case.head:
+        return False
+    head = next((vars(cls)["head"] for cls in case.ours.__mro__ if "head" in vars(cls)), None)
+    return head is not None and head.__module__ not in (case.family.module, "flaxmodels.model")
+
+
+DISTINCT = [case for case in CASES if not _is_inherited(case)]
+"""All but heads of another family on the layers of this one: for tests that compile much."""
