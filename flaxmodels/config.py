@@ -24,6 +24,7 @@ class PreTrainedConfig:
 
     model_type: ClassVar[str] = ""
     attribute_map: ClassVar[dict[str, str]] = {}
+    default_num_labels: ClassVar[int] = 2
 
     architectures: list[str] | None = None
     bos_token_id: int | None = None
@@ -74,8 +75,8 @@ class PreTrainedConfig:
 
     @property
     def num_labels(self) -> int:
-        """Number of classes of a classification head; 2 unless labels are given."""
-        return 2 if self.id2label is None else len(self.id2label)
+        """Number of classes of a classification head; `default_num_labels` unless labels are given."""
+        return self.default_num_labels if self.id2label is None else len(self.id2label)
 
     @num_labels.setter
     def num_labels(self, count: int) -> None:

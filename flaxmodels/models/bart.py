@@ -36,6 +36,7 @@ class BartConfig(EncoderDecoderConfig):
     """Configuration of BART; the defaults are those of bart-large."""
 
     model_type = "bart"
+    default_num_labels = 3
     attribute_map = {
         "hidden_size": "d_model",
         "num_hidden_layers": "encoder_layers",
@@ -64,11 +65,6 @@ class BartConfig(EncoderDecoderConfig):
     eos_token_id: int | list[int] | None = 2
     decoder_start_token_id: int | None = 2
     forced_eos_token_id: int | None = 2
-
-    def __init__(self, **values):
-        if not {"num_labels", "id2label"} & values.keys():
-            values["num_labels"] = 3
-        super().__init__(**values)
 
     def problems(self) -> list[str]:
         found = []

@@ -25,6 +25,7 @@ class Gemma3TextConfig(Gemma2Config):
     max_position_embeddings: int = 131072
     final_logit_softcapping: float | None = None
     attn_logit_softcapping: float | None = None
+    use_bidirectional_attention: bool | None = False
     sliding_window_pattern: int = 6
     rope_local_base_freq: float = 10000.0
 

@@ -84,6 +84,7 @@ class LlamaConfig(PreTrainedConfig):
 
     # ---- what descendants change
 
+    default_theta: ClassVar[float] = 10000.0
     query_key_norm: ClassVar[str | None] = None
     """Whether queries and keys are normed: "head" by head, or the whole "projection"."""
     norm_offset: ClassVar[float] = 0.0
@@ -111,11 +112,21 @@ class LlamaConfig(PreTrainedConfig):
         """The rotary embedding of each layer; `None` for none."""
         return (self.rope,) * self.num_hidden_layers
 
+    def rope_values(self) -> dict[str, Any]:
+        """The fields that `rope_parameters` reads."""
+        return vars(self) | {"rope_theta": self.rope_theta or self.default_theta}
+
+    def to_dict(self) -> dict[str, Any]:
+        """As for all, without empty fields of the rotary embedding, of which transformers would read a `None`."""
+        unset = [name for name in ("rope_theta", "rope_scaling", "rope_parameters") if getattr(self, name) is None]
+        values = super().to_dict()
+        return {name: value for name, value in values.items() if name not in unset or name in (self._keys or ())}
+
     @property
     def rope(self) -> RopeConfig:
         """The rotary embedding that this configuration, of v4 or v5, describes."""
         return RopeConfig.from_parameters(
-            rope_parameters(vars(self)),
+            rope_parameters(self.rope_values()),
             head_dim=self.features_per_head,
             max_position_embeddings=self.max_position_embeddings,
         )

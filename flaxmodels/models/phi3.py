@@ -50,7 +50,7 @@ class Phi3Config(LlamaConfig):
     @property
     def rope(self) -> RopeConfig:
         """Early files call "longrope" "su"."""
-        values = dict(vars(self))
+        values = self.rope_values()
         if (scaling := values.get("rope_scaling")) and scaling.get("type", scaling.get("rope_type")) in ("su", "yarn"):
             values["rope_scaling"] = {k: v for k, v in scaling.items() if k != "type"} | {"rope_type": "longrope"}
         lengths = {"max_position_embeddings": self.max_position_embeddings}

@@ -21,6 +21,7 @@ class SmolLM3Config(LlamaConfig):
     """Configuration of SmolLM3; the defaults are those of SmolLM3 3B."""
 
     model_type = "smollm3"
+    default_theta = 2e6
 
     vocab_size: int = 128256
     hidden_size: int = 2048

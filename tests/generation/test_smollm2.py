@@ -13,7 +13,13 @@ from flaxmodels import LlamaForCausalLM, Tokenizer
 
 pytestmark = pytest.mark.real_weights
 
-QUESTIONS = ["What is the capital of France?", "Name three fruits, and say in one sentence what each tastes like."]
+QUESTIONS = [
+    "What is the capital of France?",
+    "Name three fruits, and say in one sentence what each tastes like.",
+    "Write a short poem about the sea.",
+    "Why is the sky blue?",
+    "How do I boil an egg?",
+]
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +52,6 @@ def test_greedy_chats_equal_torch(gguf, batch):
 
     theirs = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     tensors = {name: torch.tensor(value, dtype=torch.long) for name, value in batch.items()}
-    expected = theirs.generate(**tensors, max_new_tokens=24, do_sample=False)
-    sequences = LlamaForCausalLM.from_pretrained(gguf).generate(**batch, max_new_tokens=24).sequences
+    expected = theirs.generate(**tensors, max_new_tokens=64, do_sample=False)
+    sequences = LlamaForCausalLM.from_pretrained(gguf).generate(**batch, max_new_tokens=64).sequences
     np.testing.assert_array_equal(sequences, expected)
