@@ -38,11 +38,9 @@ class EncoderDecoderConfig(PreTrainedConfig):
 
 
 class EncoderDecoderModel(PreTrainedModel):
-    """Base of these models. A base model has an `encoder` and a `decoder`, and `decode_beside_encoder` as `forward`."""
+    """Base of these models."""
 
     config: EncoderDecoderConfig
-    encoder: Any
-    decoder: Any
 
     def init_cache(self, batch_size: int, max_length: int, dtype: Any = None) -> Cache:
         """An empty cache; the decoder's layers add keys and values of the encoder's output when they first see it."""
@@ -60,7 +58,14 @@ class EncoderDecoderModel(PreTrainedModel):
         base: Any = self.base_model
         return base.encoder(**inputs)
 
-    def decode_beside_encoder(
+
+class EncoderDecoderBase(EncoderDecoderModel):
+    """A model without a head, which has an `encoder` and a `decoder`."""
+
+    encoder: Any
+    decoder: Any
+
+    def forward(
         self,
         input_ids: jax.Array | None = None,
         attention_mask: jax.Array | None = None,

@@ -21,8 +21,9 @@ class ModelOutput:
         jax.tree_util.register_dataclass(cls, [field.name for field in fields(cls)], [])  # type: ignore[arg-type]
 
     def keys(self) -> tuple[str, ...]:
-        """Names of the values that are present."""
-        return tuple(field.name for field in fields(self) if getattr(self, field.name) is not None)  # type: ignore[arg-type]
+        """Names of the values that are present; what a class always has comes first."""
+        ordered = sorted(fields(self), key=lambda field: field.default is None)  # type: ignore[arg-type]
+        return tuple(field.name for field in ordered if getattr(self, field.name) is not None)
 
     def to_tuple(self) -> tuple[Any, ...]:
         """The values that are present, in order."""
@@ -85,60 +86,51 @@ class BaseModelOutputWithPooling(ModelOutput):
     cross_attentions: Layers | None = None
 
 
-class Seq2SeqModelOutput(ModelOutput):
+class _OfLayers(ModelOutput):
+    """What an encoder's layers give beside the output of a head."""
+
+    hidden_states: Layers | None = None
+    attentions: Layers | None = None
+
+
+class _OfTwoTowers(ModelOutput):
+    """What an encoder and a decoder give beside the output of a head."""
+
+    past_key_values: Cache | None = None
+    decoder_hidden_states: Layers | None = None
+    decoder_attentions: Layers | None = None
+    cross_attentions: Layers | None = None
+    encoder_last_hidden_state: jax.Array | None = None
+    encoder_hidden_states: Layers | None = None
+    encoder_attentions: Layers | None = None
+
+
+class Seq2SeqModelOutput(_OfTwoTowers):
     """Of an encoder and a decoder: `last_hidden_state` `[batch, q_len, hidden]` and what is named `decoder_...` are the
     decoder's; `encoder_last_hidden_state` `[batch, source_len, hidden]`; `cross_attentions`
     `[batch, heads, q_len, source_len]` for each layer of the decoder.
     """
 
     last_hidden_state: jax.Array
-    past_key_values: Cache | None = None
-    decoder_hidden_states: Layers | None = None
-    decoder_attentions: Layers | None = None
-    cross_attentions: Layers | None = None
-    encoder_last_hidden_state: jax.Array | None = None
-    encoder_hidden_states: Layers | None = None
-    encoder_attentions: Layers | None = None
 
 
-class Seq2SeqLMOutput(ModelOutput):
+class Seq2SeqLMOutput(_OfTwoTowers):
     """`logits` `[batch, q_len, vocab]` of the next token at each position of the decoder's text."""
 
     logits: jax.Array
-    past_key_values: Cache | None = None
-    decoder_hidden_states: Layers | None = None
-    decoder_attentions: Layers | None = None
-    cross_attentions: Layers | None = None
-    encoder_last_hidden_state: jax.Array | None = None
-    encoder_hidden_states: Layers | None = None
-    encoder_attentions: Layers | None = None
 
 
-class Seq2SeqSequenceClassifierOutput(ModelOutput):
+class Seq2SeqSequenceClassifierOutput(_OfTwoTowers):
     """`logits` `[batch, num_labels]`."""
 
     logits: jax.Array
-    past_key_values: Cache | None = None
-    decoder_hidden_states: Layers | None = None
-    decoder_attentions: Layers | None = None
-    cross_attentions: Layers | None = None
-    encoder_last_hidden_state: jax.Array | None = None
-    encoder_hidden_states: Layers | None = None
-    encoder_attentions: Layers | None = None
 
 
-class Seq2SeqQuestionAnsweringOutput(ModelOutput):
+class Seq2SeqQuestionAnsweringOutput(_OfTwoTowers):
     """`start_logits` and `end_logits`, `[batch, q_len]`."""
 
     start_logits: jax.Array
     end_logits: jax.Array
-    past_key_values: Cache | None = None
-    decoder_hidden_states: Layers | None = None
-    decoder_attentions: Layers | None = None
-    cross_attentions: Layers | None = None
-    encoder_last_hidden_state: jax.Array | None = None
-    encoder_hidden_states: Layers | None = None
-    encoder_attentions: Layers | None = None
 
 
 class CausalLMOutput(ModelOutput):
@@ -151,60 +143,46 @@ class CausalLMOutput(ModelOutput):
     cross_attentions: Layers | None = None
 
 
-class MaskedLMOutput(ModelOutput):
+class MaskedLMOutput(_OfLayers):
     """`logits` `[batch, q_len, vocab]` of the token at each position."""
 
     logits: jax.Array
-    hidden_states: Layers | None = None
-    attentions: Layers | None = None
 
 
-class PreTrainingOutput(ModelOutput):
+class PreTrainingOutput(_OfLayers):
     """`prediction_logits` `[batch, q_len, vocab]` and `seq_relationship_logits` `[batch, 2]`."""
 
     prediction_logits: jax.Array
     seq_relationship_logits: jax.Array
-    hidden_states: Layers | None = None
-    attentions: Layers | None = None
 
 
-class SentenceOrderOutput(ModelOutput):
+class SentenceOrderOutput(_OfLayers):
     """`prediction_logits` `[batch, q_len, vocab]` and `sop_logits` `[batch, num_labels]`."""
 
     prediction_logits: jax.Array
     sop_logits: jax.Array
-    hidden_states: Layers | None = None
-    attentions: Layers | None = None
 
 
-class SequenceClassifierOutput(ModelOutput):
+class SequenceClassifierOutput(_OfLayers):
     """`logits` `[batch, num_labels]`."""
 
     logits: jax.Array
-    hidden_states: Layers | None = None
-    attentions: Layers | None = None
 
 
-class TokenClassifierOutput(ModelOutput):
+class TokenClassifierOutput(_OfLayers):
     """`logits` `[batch, q_len, num_labels]`."""
 
     logits: jax.Array
-    hidden_states: Layers | None = None
-    attentions: Layers | None = None
 
 
-class MultipleChoiceOutput(ModelOutput):
+class MultipleChoiceOutput(_OfLayers):
     """`logits` `[batch, num_choices]`."""
 
     logits: jax.Array
-    hidden_states: Layers | None = None
-    attentions: Layers | None = None
 
 
-class QuestionAnsweringOutput(ModelOutput):
+class QuestionAnsweringOutput(_OfLayers):
     """`start_logits` and `end_logits`, `[batch, q_len]`."""
 
     start_logits: jax.Array
     end_logits: jax.Array
-    hidden_states: Layers | None = None
-    attentions: Layers | None = None

@@ -110,6 +110,15 @@ def fill(module: Any, state: dict[str, Any]) -> None:
         raise InteropError(f"the weights do not fit {type(module).__name__}:\n" + "\n".join(lines))
 
 
+def pretrained(class_name: str, path: str) -> Any:
+    """A module of transformers in float32, from a folder or a Hub id."""
+    try:
+        import transformers
+    except ImportError as error:
+        raise InteropError("Models run on torch by transformers. Run: pip install torch transformers") from error
+    return getattr(transformers, class_name).from_pretrained(path, dtype="float32")
+
+
 def run(module: Any, **inputs: Any) -> dict[str, Any]:
     """The outputs of a live module of transformers in evaluation mode, of inputs that may be numpy arrays."""
     torch = _torch()

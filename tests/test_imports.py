@@ -28,7 +28,7 @@ ROOMS = [
 
 OPTIONAL = {
     "torch": "interop/torch_bridge.py",
-    "transformers": "flaxmodels/cli/verify.py",
+    "transformers": "interop/torch_bridge.py",
     "h5py": "flaxmodels/files/h5.py",
     "matplotlib": "flaxmodels/cli/verify.py",
 }

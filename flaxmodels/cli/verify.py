@@ -93,7 +93,8 @@ def compare_outputs(model_class: Any, first: str, second: str) -> dict[str, floa
     tokens = np.random.default_rng(0).integers(0, flax_model.config.vocab_size, INPUT_SHAPE)
     with jax.default_matmul_precision("highest"):
         ours = flax_model(tokens, output_hidden_states=True)
-    theirs = _run_on_torch(model_class.__name__, first, tokens)
+    module = torch_bridge.pretrained(model_class.__name__, first)
+    theirs = torch_bridge.run(module, input_ids=tokens, output_hidden_states=True)
     errors = {}
     for name, value in ours.items():
         if name == "hidden_states":
@@ -102,15 +103,6 @@ def compare_outputs(model_class: Any, first: str, second: str) -> dict[str, floa
         elif hasattr(value, "shape") and name in theirs:
             errors[name] = relative_error(np.asarray(theirs[name]), np.asarray(value))
     return errors
-
-
-def _run_on_torch(class_name: str, path: str, tokens: np.ndarray) -> dict[str, Any]:
-    try:
-        import transformers
-    except ImportError as error:
-        raise FlaxModelsError("--outputs runs FIRST on torch. Run: pip install torch transformers") from error
-    module = getattr(transformers, class_name).from_pretrained(path, dtype="float32")
-    return torch_bridge.run(module, input_ids=tokens, output_hidden_states=True)
 
 
 def show_outputs(errors: dict[str, float], plot: Path | None) -> None:

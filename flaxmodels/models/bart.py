@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import normal, zeros
 
-from flaxmodels.encoder_decoder import EncoderDecoderConfig, EncoderDecoderModel
+from flaxmodels.encoder_decoder import EncoderDecoderBase, EncoderDecoderConfig, EncoderDecoderModel
 from flaxmodels.nn.activations import ACTIVATIONS, get_activation
 from flaxmodels.nn.attention import dot_product_attention, merge_heads, split_heads
 from flaxmodels.nn.cache import CrossCache, self_attention_cache
@@ -215,7 +215,7 @@ class BartTower(Module):
 
 
 class BartPreTrainedModel(EncoderDecoderModel):
-    """Base of the BART models. All take the inputs of `EncoderDecoderModel.forward`."""
+    """Base of the BART models. All take the inputs of `EncoderDecoderBase.forward`."""
 
     config_class = BartConfig
     base_model_prefix = "model"
@@ -223,15 +223,13 @@ class BartPreTrainedModel(EncoderDecoderModel):
     config: BartConfig
 
 
-class BartModel(BartPreTrainedModel):
+class BartModel(BartPreTrainedModel, EncoderDecoderBase):
     """Encoder and decoder without a head."""
 
     def build(self, config: BartConfig, policy: Policy):
         self.shared = Embedding(config.vocab_size, config.d_model, policy, init=normal(config.init_std))
         self.encoder = BartTower(config, policy, self.shared, decodes=False)
         self.decoder = BartTower(config, policy, self.shared, decodes=True)
-
-    forward = EncoderDecoderModel.decode_beside_encoder  # type: ignore[assignment]
 
     def get_input_embeddings(self) -> Embedding:
         return self.shared

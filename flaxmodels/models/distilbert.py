@@ -5,8 +5,6 @@ Parameter names and numerics follow the reference implementation in transformers
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import jax
 import jax.numpy as jnp
 from jax.nn.initializers import normal
@@ -16,7 +14,7 @@ from flaxmodels.model import PreTrainedModel
 from flaxmodels.nn.activations import ACTIVATIONS, get_activation
 from flaxmodels.nn.attention import cached_attention, split_heads
 from flaxmodels.nn.dropout import dropout, split_key
-from flaxmodels.nn.heads import flatten_choices, span_logits
+from flaxmodels.nn.heads import score_choices, span_logits
 from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, TiedLinear, embed
 from flaxmodels.nn.masks import padding_mask
 from flaxmodels.nn.module import Module, param
@@ -250,12 +248,8 @@ class DistilBertForMultipleChoice(DistilBertForSequenceClassification):
     def num_outputs(config: DistilBertConfig) -> int:
         return 1
 
-    def forward(self, *, dropout_rng=None, **inputs):
-        choices = next(inputs[name] for name in ("input_ids", "inputs_embeds") if inputs.get(name) is not None)
-        per_choice = ("input_ids", "attention_mask", "position_ids", "inputs_embeds")
-        inputs |= {name: flatten_choices(inputs.get(name)) for name in per_choice}
-        outputs = super().forward(dropout_rng=dropout_rng, **inputs)
-        return replace(outputs, logits=outputs.logits.reshape(choices.shape[:2]))
+    def forward(self, **inputs):
+        return score_choices(super().forward, inputs)
 
     def head(self, outputs, inputs, dropout_rng):
         return outputs.to(MultipleChoiceOutput, logits=self.classify(outputs, dropout_rng))

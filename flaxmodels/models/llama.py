@@ -135,19 +135,14 @@ class LlamaConfig(PreTrainedConfig):
 class LlamaAttention(Module):
     def __init__(self, config: LlamaConfig, policy: Policy):
         self.heads, self.kv_heads = config.num_attention_heads, config.kv_heads
-        self.options = (("implementation", policy.attn_implementation), ("dropout_rate", config.attention_dropout))
-        self.options += (("scale", config.attention_scale), ("softcap", config.attention_softcap))
+        self.implementation, self.dropout_rate = policy.attn_implementation, config.attention_dropout
+        self.scale, self.softcap = config.attention_scale, config.attention_softcap
+        self.normed = config.query_key_norm
         self.build(config, policy)
-        if config.query_key_norm:
-            whole = config.query_key_norm == "projection"
-            sizes = (count * config.features_per_head if whole else config.features_per_head for count in self.counts)
-            self.q_norm, self.k_norm = (config.norm(policy, size) for size in sizes)
-        self.norm_first = config.query_key_norm == "projection"
-
-    @property
-    def counts(self) -> tuple[int, int]:
-        """Heads of queries, and of keys and values."""
-        return self.heads, self.kv_heads
+        if self.normed:
+            query, key = (self.heads, self.kv_heads) if self.normed == "projection" else (1, 1)
+            self.q_norm = config.norm(policy, query * config.features_per_head)
+            self.k_norm = config.norm(policy, key * config.features_per_head)
 
     def build(self, config: LlamaConfig, policy: Policy) -> None:
         """Make the projections."""
@@ -164,15 +159,23 @@ class LlamaAttention(Module):
 
     def __call__(self, hidden_states, mask, rope, cache, output_attentions, dropout_rng):
         query, key, value = self.project(hidden_states)
-        normed = hasattr(self, "q_norm")
-        if normed and self.norm_first:
+        if self.normed == "projection":
             query, key = self.q_norm(query), self.k_norm(key)
-        query, key, value = (split_heads(query, self.heads), *(split_heads(x, self.kv_heads) for x in (key, value)))
-        if normed and not self.norm_first:
+        query, key = split_heads(query, self.heads), split_heads(key, self.kv_heads)
+        if self.normed == "head":
             query, key = self.q_norm(query), self.k_norm(key)
-        options = dict(self.options) | {"return_weights": output_attentions, "dropout_rng": dropout_rng}
         mixed, weights, cache = cached_attention(
-            apply_rope(query, *rope), apply_rope(key, *rope), value, mask, cache, **options
+            apply_rope(query, *rope),
+            apply_rope(key, *rope),
+            split_heads(value, self.kv_heads),
+            mask,
+            cache,
+            implementation=self.implementation,
+            return_weights=output_attentions,
+            dropout_rate=self.dropout_rate,
+            dropout_rng=dropout_rng,
+            scale=self.scale,
+            softcap=self.softcap,
         )
         return self.o_proj(mixed), weights, cache
 
@@ -271,7 +274,7 @@ class LlamaModel(LlamaPreTrainedModel):
 
         Args:
             input_ids: int `[batch, q_len]`; or `inputs_embeds` `[batch, q_len, hidden]` in its place.
-            attention_mask: `[batch, kv_len]`, 0 for padding; with a cache it speaks of the cache's slots.
+            attention_mask: `[batch, kv_len]`, 0 for padding; with a cache it speaks of the whole text.
             position_ids: int `[batch, q_len]`; 0, 1, ... behind the cache.
             past_key_values: from `init_cache` or an earlier output.
         """

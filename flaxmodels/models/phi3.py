@@ -60,7 +60,7 @@ class Phi3Config(LlamaConfig):
 class Phi3Attention(LlamaAttention):
     def build(self, config: Phi3Config, policy: Policy) -> None:
         hidden, init = config.hidden_size, normal(config.initializer_range)
-        inner, kv = (count * config.features_per_head for count in self.counts)
+        inner, kv = (count * config.features_per_head for count in (self.heads, self.kv_heads))
         self.sizes = (inner, kv)
         self.o_proj = Linear(inner, hidden, policy, use_bias=False, init=init)
         self.qkv_proj = Linear(hidden, inner + 2 * kv, policy, use_bias=False, init=init)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -22,6 +26,15 @@ def span_logits(head: Linear, hidden_states: jax.Array) -> tuple[jax.Array, jax.
     return logits[..., 0], logits[..., 1]
 
 
-def flatten_choices(array: jax.Array | None) -> jax.Array | None:
-    """`[batch, num_choices, ...]` to `[batch * num_choices, ...]`."""
-    return None if array is None else array.reshape(-1, *array.shape[2:])
+_PER_CHOICE = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds")
+
+
+def score_choices(forward: Callable[..., Any], inputs: dict[str, Any]) -> Any:
+    """The output of `forward`, which gives one logit for each text, of inputs `[batch, num_choices, ...]`.
+
+    All choices are texts of one batch; the logits become `[batch, num_choices]`.
+    """
+    given = {name: array for name in _PER_CHOICE if (array := inputs.get(name)) is not None}
+    choices = next(iter(given.values())).shape[:2]
+    outputs = forward(**inputs | {name: array.reshape(-1, *array.shape[2:]) for name, array in given.items()})
+    return replace(outputs, logits=outputs.logits.reshape(choices))
