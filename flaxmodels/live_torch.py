@@ -40,7 +40,7 @@ def from_torch(module: Any, *, dtype: Any = None, param_dtype: Any = None, **opt
     """
     cls = find_class(type(module).__name__)
     if cls is None:
-        raise ConfigError(f"there is no Flax class for {type(module).__name__}: see flaxmodels.registry.ARCHITECTURES")
+        raise ConfigError(f"there is no Flax class for {type(module).__name__}: see flaxmodels.architectures")
     state = _arrays(module.state_dict())
     stored = next(value.dtype for value in state.values() if not np.issubdtype(value.dtype, np.integer))
     policy = Policy(to_dtype(dtype or stored), to_dtype(param_dtype or stored), **options)
@@ -91,7 +91,7 @@ def load_flax_weights_in_pytorch_model(pt_model: Any, flax_state: Mapping[str, A
 def _fill_from_flax(module: Any, weights: Weights) -> Any:
     cls = find_class(type(module).__name__)
     if cls is None:
-        raise ConfigError(f"there is no Flax class for {type(module).__name__}: see flaxmodels.registry.ARCHITECTURES")
+        raise ConfigError(f"there is no Flax class for {type(module).__name__}: see flaxmodels.architectures")
     described = cls.part(module.config, Policy())
     plan = load.plan_loading(described, weights)
     load.check(plan, weights, strict=True)

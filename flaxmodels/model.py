@@ -144,15 +144,20 @@ class PreTrainedModel(Module):
     def forward(self, *, dropout_rng: jax.Array | None = None, **inputs: Any) -> Any:
         """Run the base model, then the head. Takes the inputs of the base model's `forward`."""
         base_key, head_key = split_key(dropout_rng, 2)
-        outputs = self.base_model.forward(dropout_rng=base_key, **inputs)
+        outputs = self.features(dropout_rng=base_key, **inputs)
         return self.head(outputs, inputs, head_key)
+
+    @property
+    def features(self) -> Callable[..., Any]:
+        """What `forward` runs before the head: `forward` of the base model."""
+        return self.base_model.forward
 
     def head(self, outputs: Any, inputs: dict[str, Any], dropout_rng: jax.Array | None) -> ModelOutput:
         """The task's output from the base model's."""
         raise NotImplementedError(f"{type(self).__name__} defines neither forward() nor head()")
 
     def _inputs(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        signature = inspect.signature(self.base_model.forward)
+        signature = inspect.signature(self.features)
         try:
             inputs = signature.bind_partial(*args, **kwargs).arguments
         except TypeError as error:

@@ -18,12 +18,17 @@ class ModelOutput:
 
     def __init_subclass__(cls) -> None:
         dataclass(frozen=True, kw_only=True)(cls)
-        jax.tree_util.register_dataclass(cls, [field.name for field in fields(cls)], [])  # type: ignore[arg-type]
+        jax.tree_util.register_dataclass(cls, list(cls._ordered()), [])
+
+    @classmethod
+    def _ordered(cls) -> tuple[str, ...]:
+        """Names of the fields: what an output always has comes before what it has if asked for."""
+        every = fields(cls)  # type: ignore[arg-type]
+        return tuple(field.name for field in sorted(every, key=lambda field: field.default is None))
 
     def keys(self) -> tuple[str, ...]:
         """Names of the values that are present; what a class always has comes first."""
-        ordered = sorted(fields(self), key=lambda field: field.default is None)  # type: ignore[arg-type]
-        return tuple(field.name for field in ordered if getattr(self, field.name) is not None)
+        return tuple(name for name in self._ordered() if getattr(self, name) is not None)
 
     def to_tuple(self) -> tuple[Any, ...]:
         """The values that are present, in order."""

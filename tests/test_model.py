@@ -398,7 +398,7 @@ def test_dtypes_that_are_none_for_models(dtype):
 def test_an_unknown_attention_implementation():
     with pytest.raises(ConfigError) as error:
         LlamaModel.abstract(LLAMA, attn_implementation="magic")
-    assert str(error.value) == "attn_implementation='magic' is not known: expected one of eager, sdpa"
+    assert str(error.value) == "attn_implementation='magic' is not known: expected one of eager, sdpa, flash"
 
 
 @pytest.mark.parametrize("cast", ["to_bf16", "to_fp16", "to_fp32"])

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from flaxmodels.generation.reading import Reader
+from flaxmodels.generation.reader import Reader
 from flaxmodels.generation.sampling import row_keys
 from flaxmodels.nn.cache import Cache, take_rows
 

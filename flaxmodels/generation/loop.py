@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from flaxmodels.generation import beams, sampling, speculation
-from flaxmodels.generation.reading import Program, Reader, Request, hold_prepared, prepare, transposed
+from flaxmodels.generation.reader import Program, Reader, Request, hold_prepared, prepare, transposed
 from flaxmodels.nn.functional import functional
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from flaxmodels.generation.reading import Reader, Text
+from flaxmodels.generation.reader import Reader, Text
 
 
 class State(NamedTuple):

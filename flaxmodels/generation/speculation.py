@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from flaxmodels.generation.logits import NO_TOKEN
-from flaxmodels.generation.reading import Reader, Text
+from flaxmodels.generation.reader import Reader, Text
 from flaxmodels.generation.sampling import row_keys
 from flaxmodels.nn.cache import Cache, rewound
 

@@ -22,7 +22,7 @@ from flaxmodels.models.bert import (
 from flaxmodels.nn.activations import get_activation
 from flaxmodels.nn.cache import LayerCache
 from flaxmodels.nn.dropout import dropout, split_key
-from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, TiedLinear
+from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, TiedLinear, vocabulary_projection
 from flaxmodels.nn.module import Module, param
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
@@ -176,10 +176,8 @@ class AlbertMLMHead(Module):
         self.LayerNorm = LayerNorm(config.embedding_size, policy, epsilon=config.layer_norm_eps)
         self.bias = param((config.vocab_size,), policy.param_dtype, zeros)
         self.dense = Linear(config.hidden_size, config.embedding_size, policy, init=init)
-        if config.tie_word_embeddings:
-            self.decoder = TiedLinear(embeddings.embedding, policy, bias=self.bias)
-        else:
-            self.decoder = Linear(config.embedding_size, config.vocab_size, policy, init=init)
+        tied = config.tie_word_embeddings
+        self.decoder = vocabulary_projection(embeddings, policy, tied=tied, init=init, bias=self.bias)
 
     def __call__(self, hidden_states):
         return self.decoder(self.LayerNorm(self.activation(self.dense(hidden_states))))

@@ -15,7 +15,7 @@ from flaxmodels.nn.attention import dot_product_attention, merge_heads, split_he
 from flaxmodels.nn.cache import CrossCache, self_attention_cache
 from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.heads import span_logits
-from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, TiedLinear, embed
+from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, TiedLinear, embed, vocabulary_projection
 from flaxmodels.nn.masks import decoder_mask, padding_mask
 from flaxmodels.nn.module import Module, param
 from flaxmodels.nn.partition import COLUMN, ROW
@@ -246,11 +246,8 @@ class BartForConditionalGeneration(BartPreTrainedModel):
     def build(self, config: BartConfig, policy: Policy):
         self.model = BartModel.part(config, policy)
         self.final_logits_bias = param((1, config.vocab_size), policy.param_dtype, zeros)
-        if config.tie_word_embeddings:
-            self.lm_head = TiedLinear(self.model.shared.embedding, policy)
-        else:
-            init = normal(config.init_std)
-            self.lm_head = Linear(config.d_model, config.vocab_size, policy, use_bias=False, init=init)
+        tied, init = config.tie_word_embeddings, normal(config.init_std)
+        self.lm_head = vocabulary_projection(self.model.shared, policy, tied=tied, init=init)
 
     def head(self, outputs, inputs, dropout_rng):
         logits = self.lm_head(outputs.last_hidden_state)

@@ -19,7 +19,7 @@ from flaxmodels.nn.attention import cached_attention, split_heads
 from flaxmodels.nn.cache import Cache, LayerCache
 from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.heads import score_choices, span_logits
-from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, TiedLinear, embed
+from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, TiedLinear, embed, vocabulary_projection
 from flaxmodels.nn.masks import decoder_mask, padding_mask
 from flaxmodels.nn.module import Module, param
 from flaxmodels.nn.partition import COLUMN, ROW
@@ -241,11 +241,8 @@ class BertLMPredictionHead(Module):
     def __init__(self, config: BertConfig, policy: Policy, embeddings: Embedding):
         self.transform = BertPredictionHeadTransform(config, policy)
         self.bias = param((config.vocab_size,), policy.param_dtype, zeros)
-        if config.tie_word_embeddings:
-            self.decoder = TiedLinear(embeddings.embedding, policy, bias=self.bias)
-        else:
-            init = normal(config.initializer_range)
-            self.decoder = Linear(config.hidden_size, config.vocab_size, policy, init=init)
+        tied, init = config.tie_word_embeddings, normal(config.initializer_range)
+        self.decoder = vocabulary_projection(embeddings, policy, tied=tied, init=init, bias=self.bias)
 
     def __call__(self, hidden_states):
         return self.decoder(self.transform(hidden_states))
@@ -397,6 +394,10 @@ class BertLMHeadModel(_BertWithLMHead):
 
     def head(self, outputs, inputs, dropout_rng):
         return outputs.to(CausalLMOutput, logits=self.cls.predictions(outputs.last_hidden_state))
+
+
+BertForCausalLM = BertLMHeadModel
+"""The name that the retired Flax class had."""
 
 
 class BertForNextSentencePrediction(BertPreTrainedModel):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import normal
+from jax.nn.initializers import normal, zeros
 
 from flaxmodels.config import PreTrainedConfig
 from flaxmodels.model import PreTrainedModel
@@ -15,7 +15,7 @@ from flaxmodels.nn.activations import ACTIVATIONS, get_activation
 from flaxmodels.nn.attention import cached_attention, split_heads
 from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.heads import score_choices, span_logits
-from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, TiedLinear, embed
+from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, TiedLinear, embed, vocabulary_projection
 from flaxmodels.nn.masks import padding_mask
 from flaxmodels.nn.module import Module, param
 from flaxmodels.nn.partition import COLUMN, ROW
@@ -205,12 +205,9 @@ class DistilBertForMaskedLM(DistilBertPreTrainedModel):
         self.distilbert = DistilBertModel.part(config, policy)
         self.vocab_transform = Linear(config.dim, config.dim, policy, init=init)
         self.vocab_layer_norm = LayerNorm(config.dim, policy, epsilon=EPSILON)
-        if config.tie_word_embeddings:
-            bias = param((config.vocab_size,), policy.param_dtype, jax.nn.initializers.zeros)
-            table = self.distilbert.embeddings.word_embeddings.embedding
-            self.vocab_projector = TiedLinear(table, policy, bias=bias)
-        else:
-            self.vocab_projector = Linear(config.dim, config.vocab_size, policy, init=init)
+        tied, bias = config.tie_word_embeddings, param((config.vocab_size,), policy.param_dtype, zeros)
+        table = self.distilbert.embeddings.word_embeddings
+        self.vocab_projector = vocabulary_projection(table, policy, tied=tied, init=init, bias=bias)
 
     def head(self, outputs, inputs, dropout_rng):
         hidden_states = self.activation(self.vocab_transform(outputs.last_hidden_state))

@@ -16,7 +16,7 @@ from flaxmodels.nn.attention import cached_attention, split_heads
 from flaxmodels.nn.cache import Cache, LayerCache, self_attention_cache
 from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.heads import last_token, span_logits
-from flaxmodels.nn.linear import Conv1D, Embedding, LayerNorm, Linear, TiedLinear, embed
+from flaxmodels.nn.linear import Conv1D, Embedding, LayerNorm, Linear, TiedLinear, embed, vocabulary_projection
 from flaxmodels.nn.masks import decoder_mask
 from flaxmodels.nn.module import Module
 from flaxmodels.nn.partition import COLUMN, ROW
@@ -214,11 +214,8 @@ class GPT2LMHeadModel(GPT2PreTrainedModel):
 
     def build(self, config: GPT2Config, policy: Policy):
         self.transformer = GPT2Model.part(config, policy)
-        if config.tie_word_embeddings:
-            self.lm_head = TiedLinear(self.transformer.wte.embedding, policy)
-        else:
-            init = normal(config.initializer_range)
-            self.lm_head = Linear(config.n_embd, config.vocab_size, policy, use_bias=False, init=init)
+        tied, init = config.tie_word_embeddings, normal(config.initializer_range)
+        self.lm_head = vocabulary_projection(self.transformer.wte, policy, tied=tied, init=init)
 
     def head(self, outputs, inputs, dropout_rng):
         return outputs.to(CausalLMOutput, logits=self.lm_head(outputs.last_hidden_state))

@@ -20,7 +20,7 @@ from flaxmodels.nn.attention import cached_attention, split_heads
 from flaxmodels.nn.cache import Cache, LayerCache, self_attention_cache
 from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.heads import last_token, span_logits
-from flaxmodels.nn.linear import Embedding, Linear, RMSNorm, TiedLinear, embed
+from flaxmodels.nn.linear import Embedding, Linear, RMSNorm, TiedLinear, embed, vocabulary_projection
 from flaxmodels.nn.masks import decoder_masks
 from flaxmodels.nn.module import Module
 from flaxmodels.nn.partition import COLUMN, ROW
@@ -315,11 +315,8 @@ class LlamaForCausalLM(LlamaPreTrainedModel):
 
     def build(self, config: LlamaConfig, policy: Policy):
         self.model = self.base_class.part(config, policy)
-        if config.tie_word_embeddings:
-            self.lm_head = TiedLinear(self.model.embed_tokens.embedding, policy)
-        else:
-            init = normal(config.initializer_range)
-            self.lm_head = Linear(config.hidden_size, config.vocab_size, policy, use_bias=False, init=init)
+        tied, init = config.tie_word_embeddings, normal(config.initializer_range)
+        self.lm_head = vocabulary_projection(self.model.embed_tokens, policy, tied=tied, init=init)
 
     def head(self, outputs, inputs, dropout_rng):
         logits = self.lm_head(outputs.last_hidden_state)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from flaxmodels.nn.dropout import dropout
+from flaxmodels.nn.flash import flash_attention
 
 
 def split_heads(x: jax.Array, heads: int) -> jax.Array:
@@ -26,6 +27,8 @@ def dot_product_attention(
     value: jax.Array,
     mask: jax.Array | None = None,
     *,
+    bias: jax.Array | None = None,
+    sinks: jax.Array | None = None,
     implementation: str = "sdpa",
     return_weights: bool = False,
     dropout_rate: float = 0.0,
@@ -34,14 +37,16 @@ def dot_product_attention(
     scale: float | None = None,
     softcap: float | None = None,
 ) -> tuple[jax.Array, jax.Array | None]:
-    """Softmax of `query . key * scale` over the keys, applied to the values.
+    """Softmax of `query . key * scale + bias` over the keys, applied to the values.
 
     Args:
         query: `[batch, q_len, heads, head_dim]`.
         key, value: `[batch, kv_len, kv_heads, head_dim]`; `heads` is a multiple of `kv_heads`.
         mask: boolean, broadcastable to `[batch, heads, q_len, kv_len]`, true where a query may look.
-        implementation: "sdpa" or "eager". The weights exist only in the eager computation, which is therefore used
-            whenever they are needed (`return_weights`, dropout, `head_mask`, `softcap`).
+        bias: broadcastable to `[batch, heads, q_len, kv_len]`.
+        sinks: `[heads]`, a further logit of each head whose weight goes nowhere (arXiv 2309.17453).
+        implementation: "sdpa", "eager" or "flash". The weights exist only in the eager computation, which is therefore
+            used whenever they are needed (`return_weights`, dropout, `head_mask`, `softcap`, `sinks`).
         return_weights: also return the softmax weights `[batch, heads, q_len, kv_len]`.
         dropout_rate, dropout_rng: dropout of the weights; none without a key.
         head_mask: `[heads]`, multiplies the weights of each head.
@@ -53,13 +58,15 @@ def dot_product_attention(
         A query that may look nowhere attends uniformly.
     """
     dropped = dropout_rng is not None and dropout_rate > 0.0
-    weighted = return_weights or dropped or head_mask is not None or softcap is not None
+    weighted = return_weights or dropped or any(given is not None for given in (head_mask, softcap, sinks))
+    if implementation == "flash" and not weighted:
+        return flash_attention(query, key, value, mask, bias, scale), None
     if implementation == "eager" or weighted or _einsum_is_faster(query):
-        weights = _attention_weights(query, key, mask, scale, softcap)
+        weights = _attention_weights(query, key, mask, bias, sinks, scale, softcap)
         mixed = dropout(weights, dropout_rate, dropout_rng)
         mixed = mixed if head_mask is None else mixed * head_mask[None, :, None, None]
         return _mix(mixed, value).astype(query.dtype), weights if return_weights else None
-    return jax.nn.dot_product_attention(query, key, value, mask=mask, scale=scale), None
+    return jax.nn.dot_product_attention(query, key, value, bias, mask, scale=scale), None
 
 
 def cached_attention(
@@ -82,7 +89,13 @@ def _einsum_is_faster(query: jax.Array) -> bool:
 
 
 def _attention_weights(
-    query: jax.Array, key: jax.Array, mask: jax.Array | None, scale: float | None, softcap: float | None
+    query: jax.Array,
+    key: jax.Array,
+    mask: jax.Array | None,
+    bias: jax.Array | None,
+    sinks: jax.Array | None,
+    scale: float | None,
+    softcap: float | None,
 ) -> jax.Array:
     """float32 `[batch, heads, q_len, kv_len]`."""
     batch, q_len, heads, head_dim = query.shape
@@ -92,9 +105,14 @@ def _attention_weights(
     scores = scores.reshape(batch, heads, q_len, key.shape[1]) * (head_dim**-0.5 if scale is None else scale)
     if softcap is not None:
         scores = softcap * jnp.tanh(scores / softcap)
+    if bias is not None:
+        scores = scores + bias
     if mask is not None:
         scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
-    return jax.nn.softmax(scores, axis=-1)
+    if sinks is None:
+        return jax.nn.softmax(scores, axis=-1)
+    further = jnp.broadcast_to(sinks.astype(scores.dtype)[None, :, None, None], (batch, heads, q_len, 1))
+    return jax.nn.softmax(jnp.concatenate([scores, further], axis=-1), axis=-1)[..., :-1]
 
 
 def _mix(weights: jax.Array, value: jax.Array) -> jax.Array:

@@ -125,6 +125,11 @@ def self_attention_cache(cache: Cache) -> LayerCache:
     return first if isinstance(first, LayerCache) else first[0]
 
 
+def has_ring(cache: Cache) -> bool:
+    """Whether a layer forgets what its window has left behind."""
+    return any(isinstance(self_attention_cache((layer,)), RingCache) for layer in cache)
+
+
 def expecting(cache: Cache, count: jax.Array) -> Cache:
     """The cache whose next tokens count if they are among the first `count`."""
     return _each(cache, lambda layer: replace(layer, expected=count))

@@ -83,6 +83,19 @@ class TiedLinear(Module):
         return _add_bias(y, self.bias)
 
 
+def vocabulary_projection(
+    table: Embedding, policy: Policy, *, tied: bool, init: Initializer, bias: nnx.Param | None = None
+) -> Linear | TiedLinear:
+    """From features to a score for each word of `table`, whose parameter is shared if `tied`.
+
+    With a `bias` a tied projection adds it, and another one has a bias of its own.
+    """
+    if tied:
+        return TiedLinear(table.embedding, policy, bias=bias)
+    words, features = table.embedding.get_raw_value().shape
+    return Linear(features, words, policy, use_bias=bias is not None, init=init)
+
+
 def _add_bias(y: jax.Array, bias: nnx.Param | None) -> jax.Array:
     return y if bias is None else y + _along_last_axis(bias, y)
 

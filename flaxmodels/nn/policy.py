@@ -11,7 +11,7 @@ import numpy as np
 
 from flaxmodels.errors import ConfigError
 
-ATTENTION_IMPLEMENTATIONS = ("eager", "sdpa")
+ATTENTION_IMPLEMENTATIONS = ("eager", "sdpa", "flash")
 FLOAT32 = np.dtype("float32")
 FLOAT_DTYPES = ("float32", "bfloat16", "float16", "float64")
 
@@ -35,7 +35,8 @@ class Policy:
     Attributes:
         dtype: of the computation. Softmax, norms and logits accumulate in float32 all the same.
         param_dtype: of the stored parameters.
-        attn_implementation: "sdpa" (fused, `jax.nn.dot_product_attention`) or "eager".
+        attn_implementation: "sdpa" (fused, `jax.nn.dot_product_attention`), "eager", or "flash", whose memory does not
+            grow with the square of the length.
         scan_layers: keep the parameters of equal blocks stacked and run the blocks by `lax.scan`, so that compile
             time does not grow with depth. Unrolled blocks decode faster.
         remat: forget activations inside each block and compute them again in the backward pass: "full", or the name

@@ -11,7 +11,7 @@ from generation.pairs import GENERATIVE, LLAMA, make_pair, prompts, torch_sequen
 from transformers.generation import logits_process
 
 from flaxmodels.generation.loop import compiled, generate_tokens
-from flaxmodels.generation.reading import prepare
+from flaxmodels.generation.reader import prepare
 from flaxmodels.models.llama import LlamaForCausalLM
 from flaxmodels.nn.functional import functional
 from flaxmodels.nn.module import iter_leaves
@@ -249,12 +249,20 @@ def test_numbers_do_not_compile_anew(llama):
     assert compiled(model, generate_tokens)._cache_size() == 1
 
 
-def test_a_call_is_one_dispatch(llama, caplog):
+@pytest.mark.parametrize(
+    ("program", "settings"),
+    [
+        ("generate_tokens", {"do_sample": True, "top_p": 0.9}),
+        ("search_beams", {"num_beams": 3, "num_return_sequences": 2}),
+        ("look_up", {"prompt_lookup_num_tokens": 3}),
+    ],
+)
+def test_a_call_is_one_dispatch(llama, caplog, program, settings):
     """One call of one program: whatever else ran on the device would be compiled too."""
-    batch, settings = prompts(llama), {"do_sample": True, "top_p": 0.9, "max_new_tokens": 30}
+    batch = {"input_ids": prompts(llama, rows=1)["input_ids"], "max_new_tokens": 30}
     llama.generate(**batch, **settings)
     jax.clear_caches()
     with caplog.at_level("WARNING"), jax.log_compiles():
-        call_of(llama, batch, **settings)
+        llama.generate(**batch, **settings)
     compilations = [record.getMessage() for record in caplog.records if record.getMessage().startswith("Compiling")]
-    assert [message.split()[1] for message in compilations] == ["jit(generate_tokens)"]
+    assert [message.split()[1] for message in compilations] == [f"jit({program})"]

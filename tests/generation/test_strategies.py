@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 from generation.pairs import GENERATIVE, LLAMA, make_pair, prompts, torch_sequences
 from generation.test_generate import chi_square
+from models.tiny_configs import CASES
 
 from flaxmodels.generation import loop
 from flaxmodels.models.llama import LlamaForCausalLM
@@ -439,9 +441,11 @@ def test_one_synchronisation_a_call(llama, monkeypatch):
     gets = []
     get = jax.device_get
     monkeypatch.setattr(jax, "device_get", lambda tree: gets.append(tree) or get(tree))
-    for settings in ({}, {"num_beams": 3}, {"do_sample": True, "seed": 1}):
-        llama.generate(**prompts(llama), max_new_tokens=30, **settings)
-    assert len(gets) == 3
+    for conversion in ("__int__", "__float__", "__bool__", "__index__"):  # each waits for the device too
+        monkeypatch.delattr(type(jnp.zeros(())), conversion)
+    for settings in ({}, {"num_beams": 3}, {"do_sample": True, "seed": 1}, {"prompt_lookup_num_tokens": 3}):
+        llama.generate(plain(llama, rows=1)["input_ids"], max_new_tokens=30, **settings)
+    assert len(gets) == 4
 
 
 @pytest.mark.parametrize("settings", [{"num_beams": 2}, {"prompt_lookup_num_tokens": 4}, {"no_repeat_ngram_size": 2}])
@@ -462,12 +466,25 @@ def test_warmup_compiles_what_calls_run(llama):
     assert program._cache_size() == 1
 
 
+def test_warmup_for_streaming_compiles_what_streams_run(llama):
+    model = LlamaForCausalLM(llama.config, seed=6)
+    first = int(model.generate(np.zeros((1, 60), int), max_new_tokens=1).sequences[0, -1])
+    functional(model).compiled.clear()
+    model.warmup(prompt_len=60, max_new_tokens=60, streaming=True, eos_token_id=first)  # ends answers, not the warmup
+    programs = list(functional(model).compiled.values())
+    assert len(programs) == 3
+    list(model.stream(**plain(model, rows=1, length=50), max_new_tokens=33, eos_token_id=(first + 1) % 37))
+    assert list(functional(model).compiled.values()) == programs
+    assert [program._cache_size() for program in programs] == [1, 1, 1]
+
+
 # ---- windows
 
 
-@pytest.fixture(scope="module")
-def windowed(tmp_path_factory):
-    case = next(case for case in GENERATIVE if case.head == "MistralForCausalLM")
+@pytest.fixture(scope="module", params=["MistralForCausalLM", "Qwen2ForCausalLM-windows"])
+def windowed(request, tmp_path_factory):
+    """Windows in all layers, and in the last ones only."""
+    case = next(case for case in CASES if case.name == request.param)
     return make_pair(case, tmp_path_factory.mktemp("torch"))
 
 
@@ -477,7 +494,7 @@ def test_a_ring_cache_equals_a_windowed_mask(windowed):
     batch = prompts(model, length=90)
     sequences = assert_equal_to_torch(windowed, batch, max_new_tokens=80)
     found = model.generate(**batch, max_new_tokens=80, return_dict_in_generate=True)
-    ring = found.past_key_values.layers[0]
+    ring = found.past_key_values.layers[-1]
     assert (type(ring).__name__, ring.key.shape[1]) == ("RingCache", 3 + 64)
     mask = np.append(batch["attention_mask"], np.ones((3, 80), int), 1)
     likeliest = model(sequences, mask, np.maximum(mask.cumsum(1) - 1, 0)).logits.argmax(-1)

@@ -27,7 +27,7 @@ def test_gradients_are_those_of_torch(case, model, reference):
 
     def loss(outputs):
         """The mean square of all outputs at tokens; of torch tensors and of jax arrays."""
-        return sum((at_tokens(value, inputs["attention_mask"]) ** 2).mean() for _, value in flat_outputs(outputs))
+        return sum((at_tokens(value, inputs.get("attention_mask")) ** 2).mean() for _, value in flat_outputs(outputs))
 
     reference.zero_grad()
     loss(reference(**to_torch(inputs))).backward()
@@ -40,6 +40,8 @@ def test_gradients_are_those_of_torch(case, model, reference):
 
 
 def test_dropout_depends_on_its_key_alone(case, model):
+    if not case.family.has_dropout:
+        pytest.skip("nothing is dropped")
     inputs = inputs_for(case)
 
     def outputs(**kwargs):
@@ -69,5 +71,5 @@ def test_half_precision_is_close(case, model, folder):
     exact = dict(flat_outputs(model(**inputs)))
     for name, value in flat_outputs(half(**inputs)):
         assert value.dtype == "bfloat16"
-        rounded, full = (at_tokens(np.asarray(array), inputs["attention_mask"]) for array in (value, exact[name]))
-        assert_close(rounded, full, 8e-2, name)
+        rounded, full = (at_tokens(np.asarray(array), inputs.get("attention_mask")) for array in (value, exact[name]))
+        assert_close(rounded, full, case.family.half_tolerance, name)

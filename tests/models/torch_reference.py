@@ -11,7 +11,7 @@ import numpy as np
 import safetensors.numpy
 import torch
 from models.comparisons import assert_close
-from models.tiny_configs import Case
+from models.family import Case
 
 MASK = np.array([[1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0, 0], [0, 0, 0, 1, 1, 1, 1]])
 """No padding, padding on the right, padding on the left."""
@@ -41,7 +41,9 @@ def inputs_for(case: Case, *, embedded: bool = False) -> dict[str, np.ndarray]:
     """A padded batch of every input that the model takes; vectors at odd positions instead of ids if `embedded`."""
     rng = np.random.default_rng(1)
     described = case.ours.abstract(dict(case.values))
-    taken, config = inspect.signature(described.base_model.forward).parameters, described.config
+    taken, config = inspect.signature(described.features).parameters, described.config
+    if case.family.inputs is not None:
+        return case.family.inputs(config, rng)
     pad = config.pad_token_id
     ids = rng.choice([token for token in range(config.vocab_size) if token != pad], MASK.shape)
     ids[1][MASK[1] == 0] = pad
@@ -84,8 +86,10 @@ def flat_outputs(outputs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def at_tokens(array: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The array without the rows of padding, whose values mean nothing."""
+def at_tokens(array: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """The array without the rows of padding, whose values mean nothing; all of it without a mask."""
+    if mask is None:
+        return array
     mask = mask.reshape(-1, mask.shape[-1]).astype(bool)
     if array.shape[:2] == mask.shape:
         return array[mask]
@@ -94,7 +98,7 @@ def at_tokens(array: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return array
 
 
-def assert_same_outputs(ours: Any, theirs: Any, mask: np.ndarray, tolerance: float = 1e-5) -> None:
+def assert_same_outputs(ours: Any, theirs: Any, mask: np.ndarray | None, tolerance: float = 1e-5) -> None:
     """The same outputs under the same names, equal wherever there is no padding."""
     found, expected = dict(flat_outputs(ours)), dict(flat_outputs(theirs))
     assert set(found) == set(expected)

@@ -159,7 +159,7 @@ class Reader:
         if self.memory is not None:
             inputs["attention_mask"] = self.memory
         flags = {name: True for name in ("output_attentions", "output_hidden_states") if name in self.program.wanted}
-        outputs = self.model.base_model.forward(**inputs, **flags)
+        outputs = self.model.features(**inputs, **flags)
         hidden = outputs.last_hidden_state
         if last is not None:
             hidden = jax.lax.dynamic_slice_in_dim(hidden, last, 1, axis=1)

@@ -1,0 +1,108 @@
+"""The table of architectures: which classes a model type has, and for which tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One model type: the module that defines it, its configuration, and its class for each task.
+
+    Attributes:
+        module: import path.
+        config: name of the configuration class.
+        tasks: from the name of an `Auto...` class to that of the class it chooses.
+        others: public classes that no task chooses.
+    """
+
+    module: str
+    config: str
+    tasks: dict[str, str]
+    others: tuple[str, ...] = ()
+
+    def load(self, name: str) -> Any:
+        """The class of that name."""
+        return getattr(import_module(self.module), name)
+
+    @property
+    def names(self) -> list[str]:
+        """All public names."""
+        return [self.config, *dict.fromkeys(self.tasks.values()), *self.others]
+
+
+def _of(
+    module: str, name: str, tasks: Sequence[str], others: Sequence[str] = (), *, base: str = "", **own: str
+) -> Architecture:
+    """An architecture whose classes are called `{name}Config`, `{name}Model` and `{name}For{task}`.
+
+    `own` gives the tasks whose class has another name, `others` are public classes that no task chooses, and `base`
+    stands for `name` in `{name}PreTrainedModel`.
+    """
+    classes = {"AutoModel": f"{name}Model"} | {f"AutoModelFor{task}": f"{name}For{task}" for task in tasks}
+    classes |= {f"AutoModelFor{task}": chosen for task, chosen in own.items()}
+    further = (f"{base or name}PreTrainedModel", *others)
+    return Architecture(f"flaxmodels.models.{module}", f"{name}Config", classes, further)
+
+
+_ENCODER = ("MaskedLM", "SequenceClassification", "MultipleChoice", "TokenClassification", "QuestionAnswering")
+_BOTH = ("CausalLM", *_ENCODER)
+_DECODER = ("CausalLM", "SequenceClassification", "TokenClassification", "QuestionAnswering")
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "albert": _of("albert", "Albert", ("PreTraining", *_ENCODER)),
+    "bart": _of(
+        "bart", "Bart", ("SequenceClassification", "QuestionAnswering"), Seq2SeqLM="BartForConditionalGeneration"
+    ),
+    "bert": _of(
+        "bert",
+        "Bert",
+        ("PreTraining", *_ENCODER, "NextSentencePrediction"),
+        ("BertForCausalLM",),
+        CausalLM="BertLMHeadModel",
+    ),
+    "distilbert": _of("distilbert", "DistilBert", _ENCODER),
+    "gemma": _of("gemma", "Gemma", _DECODER[:3]),
+    "gemma2": _of("gemma2", "Gemma2", _DECODER[:3]),
+    "gemma3_text": _of(
+        "gemma3", "Gemma3Text", ("SequenceClassification",), base="Gemma3", CausalLM="Gemma3ForCausalLM"
+    ),
+    "gpt2": _of("gpt2", "GPT2", _DECODER[1:], CausalLM="GPT2LMHeadModel"),
+    "llama": _of("llama", "Llama", _DECODER),
+    "mistral": _of("mistral", "Mistral", _DECODER),
+    "olmo2": _of("olmo2", "Olmo2", _DECODER[:2]),
+    "phi3": _of("phi3", "Phi3", _DECODER[:3]),
+    "qwen2": _of("qwen2", "Qwen2", _DECODER),
+    "qwen3": _of("qwen3", "Qwen3", _DECODER),
+    "roberta": _of("roberta", "Roberta", _BOTH),
+    "smollm3": _of("smollm3", "SmolLM3", _DECODER),
+    "xlm-roberta": _of("xlm_roberta", "XLMRoberta", _BOTH),
+}
+"""The architectures of the library, by model type."""
+
+TASKS = (
+    "PreTraining",
+    "MaskedLM",
+    "CausalLM",
+    "Seq2SeqLM",
+    "NextSentencePrediction",
+    "SequenceClassification",
+    "MultipleChoice",
+    "TokenClassification",
+    "QuestionAnswering",
+    "TextEncoding",
+    "ImageClassification",
+    "MaskedImageModeling",
+    "SemanticSegmentation",
+    "ZeroShotImageClassification",
+    "Backbone",
+    "SpeechSeq2Seq",
+    "CTC",
+    "AudioClassification",
+    "AudioFrameClassification",
+    "AudioXVector",
+)
+"""What the `AutoModelFor...` classes are for."""

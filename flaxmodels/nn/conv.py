@@ -1,0 +1,85 @@
+"""Convolutions, channels last."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import Initializer, zeros
+
+from flaxmodels.errors import FlaxModelsError
+from flaxmodels.nn.module import Module, TorchLeaf, param
+from flaxmodels.nn.policy import Policy
+from interop.ops import Transpose
+
+
+class _Conv(Module):
+    """Kernel `[*kernel_size, in_channels / groups, out_channels]`. `padding` is zeros on both sides of each axis."""
+
+    axes: ClassVar[str]
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int],
+        policy: Policy,
+        *,
+        stride: int | Sequence[int] = 1,
+        padding: int | Sequence[int] = 0,
+        groups: int = 1,
+        use_bias: bool = True,
+        init: Initializer,
+    ):
+        self.dtype, self.groups = policy.dtype, groups
+        size, self.stride, self.padding = (self._by_axis(value) for value in (kernel_size, stride, padding))
+        self.kernel = param((*size, in_channels // groups, out_channels), policy.param_dtype, init)
+        self.bias = param((out_channels,), policy.param_dtype, zeros) if use_bias else None
+
+    def _by_axis(self, value: int | Sequence[int]) -> tuple[int, ...]:
+        return (value,) * len(self.axes) if isinstance(value, int) else tuple(value)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[batch, *spatial, in_channels]` to `[batch, *spatial, out_channels]`."""
+        y = jax.lax.conv_general_dilated(
+            x.astype(self.dtype),
+            self.kernel[...].astype(self.dtype),
+            self.stride,
+            [(each, each) for each in self.padding],
+            dimension_numbers=(f"N{self.axes}C", f"{self.axes}IO", f"N{self.axes}C"),
+            feature_group_count=self.groups,
+        )
+        if self.bias is None:
+            return y
+        return y + self.bias[...].astype(y.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
+
+
+class Conv1d(_Conv):
+    """Over `[batch, length, channels]`."""
+
+    axes = "W"
+    torch_leaves = {"kernel": TorchLeaf("weight", (Transpose((2, 1, 0)),))}
+
+
+class Conv2d(_Conv):
+    """Over `[batch, height, width, channels]`."""
+
+    axes = "HW"
+    torch_leaves = {"kernel": TorchLeaf("weight", (Transpose((2, 3, 1, 0)),))}
+
+
+def channels_last(pixel_values: jax.Array, channels: int) -> jax.Array:
+    """Images `[batch, height, width, channels]`, given so or as `[batch, channels, height, width]`.
+
+    What could be either is read as the second, the layout of transformers.
+    """
+    if pixel_values.ndim == 4 and pixel_values.shape[1] == channels:
+        return jnp.moveaxis(pixel_values, 1, -1)
+    if pixel_values.ndim == 4 and pixel_values.shape[-1] == channels:
+        return pixel_values
+    raise FlaxModelsError(
+        f"pixel_values: expected [batch, {channels}, height, width] or [batch, height, width, {channels}], "
+        f"got {pixel_values.shape}"
+    )

@@ -1,0 +1,51 @@
+"""Convolutions beside those of torch, from torch's weights."""
+
+from __future__ import annotations
+
+import re
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from jax.nn.initializers import zeros
+from models.comparisons import assert_close
+
+from flaxmodels.errors import FlaxModelsError
+from flaxmodels.nn.conv import Conv1d, Conv2d, channels_last
+from flaxmodels.nn.module import iter_leaves
+from flaxmodels.nn.policy import Policy
+
+CASES = [
+    (Conv1d, torch.nn.Conv1d, {"kernel_size": 3, "stride": 2, "padding": 1}),
+    (Conv1d, torch.nn.Conv1d, {"kernel_size": 4, "groups": 2, "bias": False}),
+    (Conv2d, torch.nn.Conv2d, {"kernel_size": 3, "padding": 2}),
+    (Conv2d, torch.nn.Conv2d, {"kernel_size": (2, 5), "stride": (3, 1), "padding": (0, 2), "groups": 6}),
+]
+
+
+@pytest.mark.parametrize(("ours", "theirs", "options"), CASES, ids=str)
+def test_a_convolution_is_that_of_torch(ours, theirs, options):
+    torch.manual_seed(0)
+    reference = theirs(6, 12, **options)
+    uses_bias = options.pop("bias", True)
+    layer = ours(6, 12, options.pop("kernel_size"), Policy(), use_bias=uses_bias, init=zeros, **options)
+    for leaf in iter_leaves(layer):
+        value = getattr(reference, leaf.torch.name).detach().numpy()
+        for op in leaf.torch.ops:
+            (value,) = op.forward([value])
+        assert value.shape == leaf.variable.get_raw_value().shape
+        leaf.variable.set_value(jnp.asarray(value))
+    x = np.random.default_rng(0).normal(size=(2, 6, *(9, 13)[: len(layer.axes)])).astype(np.float32)
+    with torch.no_grad():
+        expected = reference(torch.from_numpy(x)).numpy()
+    assert_close(layer(jnp.moveaxis(x, 1, -1)), np.moveaxis(expected, 1, -1), 1e-5)
+
+
+def test_images_in_both_layouts():
+    image = jnp.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
+    assert jnp.array_equal(channels_last(image, 3), jnp.moveaxis(image, 1, -1))
+    assert jnp.array_equal(channels_last(jnp.moveaxis(image, 1, -1), 3), jnp.moveaxis(image, 1, -1))
+    expected = "pixel_values: expected [batch, 7, height, width] or [batch, height, width, 7], got (2, 3, 4, 5)"
+    with pytest.raises(FlaxModelsError, match=f"^{re.escape(expected)}$"):
+        channels_last(image, 7)
