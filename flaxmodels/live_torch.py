@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import traverse_util
+from flax import nnx, traverse_util
 
 from flaxmodels.checkpoint import load
 from flaxmodels.checkpoint.mapping import torch_view
@@ -19,7 +19,7 @@ from flaxmodels.checkpoint.params import DeviceSource, ParamsSource
 from flaxmodels.errors import ConfigError
 from flaxmodels.files.resolve import Weights, open_weights
 from flaxmodels.model import PreTrainedModel
-from flaxmodels.nn.functional import Params
+from flaxmodels.nn.functional import Params, flatten
 from flaxmodels.nn.policy import Policy, to_dtype
 from flaxmodels.pretrained import named_as_torch
 from flaxmodels.registry import find_class
@@ -45,7 +45,7 @@ def from_torch(module: Any, *, dtype: Any = None, param_dtype: Any = None, **opt
     stored = next(value.dtype for value in state.values() if not np.issubdtype(value.dtype, np.integer))
     policy = Policy(to_dtype(dtype or stored), to_dtype(param_dtype or stored), **options)
     model = cls.part(module.config, policy)
-    model.params = convert_pytorch_state_dict_to_flax(state, model)
+    model._fill(flatten(convert_pytorch_state_dict_to_flax(state, model)), complete=nnx.Variable)
     return model
 
 

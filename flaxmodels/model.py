@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from flaxmodels.checkpoint.into import load_flax_sharded_weights, load_flax_weights
 from flaxmodels.config import PreTrainedConfig
@@ -87,7 +88,7 @@ class PreTrainedModel(Module):
         self.seed = seed
         self.build(self.config, self.policy, **options)
         if _do_init:
-            self._fill(self._draw(jax.random.key(seed), self._shapes()), complete=True)
+            self._fill(self._draw(jax.random.key(seed), self._shapes()), complete=nnx.Variable)
 
     @classmethod
     def part(cls, config: Any, policy: Policy, **options: Any) -> Self:
@@ -109,6 +110,7 @@ class PreTrainedModel(Module):
         self,
         *args: Any,
         params: Params | None = None,
+        batch_stats: Params | None = None,
         dropout_rng: jax.Array | None = None,
         train: bool = False,
         return_dict: bool | None = None,
@@ -118,18 +120,21 @@ class PreTrainedModel(Module):
 
         Args:
             args, kwargs: the inputs of `forward`. Arrays may be numpy, jax or nested lists.
-            params: used in place of the model's own.
+            params, batch_stats: used in place of the model's own.
             dropout_rng: key for dropout, which takes place only with `train=True`.
-            train: whether dropout takes place.
+            train: whether dropout takes place. Models with batch statistics then norm by those of the batch, and
+                return the running ones after it as `batch_stats`.
             return_dict: a tuple is returned if false.
 
         Returns:
             The output of `forward`, a pytree that is read by attribute, by key, or like a tuple.
         """
-        if train and dropout_rng is None:
+        if train and self._has_batch_stats():
+            kwargs["train"] = True
+        elif train and dropout_rng is None:
             raise FlaxModelsError("train=True needs dropout_rng=, a key such as jax.random.key(0)")
         inputs = self._inputs(args, kwargs)
-        outputs = call(self, inputs, params, dropout_rng if train else None)
+        outputs = call(self, inputs, params, batch_stats, dropout_rng if train else None)
         wants_dict = self.config.return_dict if return_dict is None else return_dict
         return outputs if wants_dict else outputs.to_tuple()
 
@@ -215,32 +220,51 @@ class PreTrainedModel(Module):
     @property
     def params(self) -> Params:
         """The parameters as a nested dict with string keys: for `jax.grad`, optax and `TrainState`."""
-        found = functional(self)
-        return nest(dict(zip(found.paths, found.values(), strict=True)))
+        return self._nested(nnx.Param)
 
     @params.setter
     def params(self, params: Mapping[str, Any]) -> None:
         """Set all parameters; keys and shapes must be the model's own."""
-        self._fill(flatten(params), complete=True)
+        self._fill(flatten(params), complete=nnx.Param)
+
+    @property
+    def batch_stats(self) -> Params:
+        """The running statistics of batch norms, which are no parameters, as a nested dict; mostly empty."""
+        return self._nested(nnx.BatchStat)
+
+    @batch_stats.setter
+    def batch_stats(self, batch_stats: Mapping[str, Any]) -> None:
+        """Set all of them; keys and shapes must be the model's own."""
+        self._fill(flatten(batch_stats), complete=nnx.BatchStat)
+
+    def _has_batch_stats(self) -> bool:
+        return any(isinstance(variable, nnx.BatchStat) for variable in functional(self).variables)
+
+    def _nested(self, kind: type[nnx.Variable]) -> Params:
+        found = functional(self)
+        values = zip(found.paths, found.variables, found.values(), strict=True)
+        return nest({path: value for path, variable, value in values if isinstance(variable, kind)})
 
     @property
     def params_shape_tree(self) -> Params:
         """The parameters' shapes and dtypes, as a nested dict of `jax.ShapeDtypeStruct`."""
-        return nest(self._shapes())
+        return nest(self._shapes(nnx.Param))
 
     @property
     def required_params(self) -> set[tuple[str, ...]]:
         """The paths of all parameters."""
-        return {tuple(name.split("/")) for name in self._shapes()}
+        return {tuple(name.split("/")) for name in self._shapes(nnx.Param)}
 
-    def _shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
-        leaves, _ = split_shared(self)
+    def _shapes(self, kind: type[nnx.Variable] = nnx.Variable) -> dict[str, jax.ShapeDtypeStruct]:
+        """Of parameters, of statistics, or of both."""
+        leaves = (leaf for leaf in split_shared(self)[0] if isinstance(leaf.variable, kind))
         values = ((leaf.name, leaf.variable.get_raw_value()) for leaf in leaves)
         return {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in values}
 
-    def _fill(self, values: Mapping[str, Any], *, complete: bool) -> None:
+    def _fill(self, values: Mapping[str, Any], *, complete: type[nnx.Variable] | None) -> None:
+        """Set values by name; they must be all of the kind that `complete` names."""
         if complete:
-            check_keys(values, self._shapes())
+            check_keys(values, self._shapes(complete))
         self._check_shapes(values)
         for leaf in split_shared(self)[0]:
             if leaf.name in values:
@@ -267,7 +291,7 @@ class PreTrainedModel(Module):
         """
         given = flatten(params or {})
         check_keys({**self._shapes(), **given}, self._shapes())
-        self._fill(given | self._draw(rng, set(self._shapes()) - set(given)), complete=True)
+        self._fill(given | self._draw(rng, set(self._shapes()) - set(given)), complete=nnx.Variable)
         return self.params
 
     def _draw(self, rng: jax.Array, names: Iterable[str]) -> dict[str, jax.Array]:
@@ -284,12 +308,13 @@ class PreTrainedModel(Module):
         return sum(
             int(np.prod(leaf.variable.get_raw_value().shape))
             for leaf in split_shared(self)[0]
-            if not (exclude_embeddings and isinstance(leaf.owner, Embedding))
+            if isinstance(leaf.variable, nnx.Param) and not (exclude_embeddings and isinstance(leaf.owner, Embedding))
         )
 
     def get_memory_footprint(self, return_buffers: bool = True) -> int:
-        """Bytes that the parameters take. There are no buffers, so `return_buffers` changes nothing."""
-        return sum(int(np.prod(s.shape)) * s.dtype.itemsize for s in self._shapes().values())
+        """Bytes that the parameters take, and with `return_buffers` the batch statistics too."""
+        counted = self._shapes(nnx.Variable if return_buffers else nnx.Param)
+        return sum(int(np.prod(shape.shape)) * shape.dtype.itemsize for shape in counted.values())
 
     def get_input_embeddings(self) -> Any:
         """The module that embeds the input."""

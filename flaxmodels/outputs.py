@@ -191,3 +191,31 @@ class QuestionAnsweringOutput(_OfLayers):
 
     start_logits: jax.Array
     end_logits: jax.Array
+
+
+class ImageModelOutput(ModelOutput):
+    """Of a convolutional network: `last_hidden_state` `[batch, channels, height, width]`; `pooler_output` its mean over
+    space, as transformers shapes it; `hidden_states` like the first, for the stem and each stage; `batch_stats` the
+    running statistics after a batch of training.
+    """
+
+    last_hidden_state: jax.Array
+    pooler_output: jax.Array
+    hidden_states: Layers | None = None
+    batch_stats: dict[str, Any] | None = None
+
+
+class ImageClassifierOutput(_OfLayers):
+    """`logits` `[batch, num_labels]`; `batch_stats` as in `ImageModelOutput`."""
+
+    logits: jax.Array
+    batch_stats: dict[str, Any] | None = None
+
+
+class BackboneOutput(_OfLayers):
+    """`feature_maps`, `[batch, channels, height, width]` of each stage that was asked for; `batch_stats` as in
+    `ImageModelOutput`.
+    """
+
+    feature_maps: Layers
+    batch_stats: dict[str, Any] | None = None

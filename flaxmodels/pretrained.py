@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
 from flaxmodels.checkpoint import load, save
@@ -117,7 +118,7 @@ def from_pretrained(
     if wishes[1] == "auto":
         load.report_half(cls.__name__, params)
     if _do_init:
-        model._fill(params, complete=True)
+        model._fill(params, complete=nnx.Variable)
     result = (model,) if _do_init else (model, nest(params))
     result += (info,) if output_loading_info else ()
     return result if len(result) > 1 else model
@@ -233,7 +234,8 @@ def _auto_dtype(config: PreTrainedConfig, source: Source) -> Any:
 
 
 def _widest_dtype(values: Mapping[str, Any]) -> str:
-    return np.dtype(jnp.result_type(*(value.dtype for value in values.values()))).name
+    floating = (value.dtype for value in values.values() if jnp.issubdtype(value.dtype, jnp.floating))
+    return np.dtype(jnp.result_type(*floating)).name
 
 
 def _state_dict_weights(state_dict: Mapping[str, Any]) -> Weights:

@@ -1,7 +1,7 @@
 """Reversible operations on lists of arrays: the vocabulary in which every weight mapping is written.
 
 An op turns a list of input arrays into a list of output arrays by moving elements, never by changing them.
-Each op knows three things: the shapes that come out, its `inverse` (again an op), and `read`, which computes any
+Each op knows the shapes and the dtype that come out, its `inverse` (again an op), and `read`, which computes any
 box of any output from boxes of the inputs. Reading a whole tensor, reading one device's shard of it, and planning
 which bytes of a file are needed are therefore the same code.
 
@@ -45,6 +45,10 @@ class Op(ABC):
     @abstractmethod
     def shapes(self, inputs: Sequence[Shape]) -> list[Shape]:
         """Shapes of the outputs, in order; `ValueError` if `inputs` do not fit."""
+
+    def dtype(self, dtype: np.dtype) -> np.dtype:
+        """The dtype of the outputs, from that of the inputs."""
+        return dtype
 
     @property
     @abstractmethod
@@ -262,6 +266,31 @@ class Crop(Op):
         return fetch(number, index)
 
 
+@dataclass(frozen=True)
+class Retype(Op):
+    """Integers of dtype `before` as `after`, which must hold them: counters, for which JAX has no 64 bits."""
+
+    before: str
+    after: str
+
+    def shapes(self, inputs):
+        return list(inputs)
+
+    def dtype(self, dtype):
+        return np.dtype(self.after)
+
+    @property
+    def inverse(self):
+        return Retype(self.after, self.before)
+
+    def read(self, number, index, inputs, fetch):
+        part = np.asarray(fetch(number, index))
+        retyped = part.astype(self.after)
+        if (retyped != part).any():
+            raise ValueError(f"{part.dtype} {part.flat[(retyped != part).argmax()]} does not fit into {self.after}")
+        return retyped
+
+
 def read_chain(ops: Sequence[Op], number: int, index: Index, inputs: Sequence[Shape], fetch: Fetch) -> Any:
     """The box `index` of output `number` of the ops applied one after another."""
     if any(part.start == part.stop for part in index):
@@ -279,6 +308,13 @@ def chain_shapes(ops: Sequence[Op], inputs: Sequence[Shape]) -> list[Shape]:
     for op in ops:
         shapes = op.shapes(shapes)
     return shapes
+
+
+def chain_dtype(ops: Sequence[Op], dtype: np.dtype) -> np.dtype:
+    """The dtype that comes out of the ops applied one after another."""
+    for op in ops:
+        dtype = op.dtype(dtype)
+    return dtype
 
 
 def invert(ops: Sequence[Op]) -> tuple[Op, ...]:

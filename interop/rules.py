@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from interop.ops import Op, chain_shapes, full_index, invert, read_chain
+from interop.ops import Op, chain_dtype, chain_shapes, full_index, invert, read_chain
 from interop.source import Header, Index, Source
 
 
@@ -31,7 +31,8 @@ class Rule:
         """Headers of the targets; `ValueError` if the shapes do not fit the ops."""
         inputs = [sources[name] for name in self.sources]
         shapes = chain_shapes(self.ops, [header.shape for header in inputs])
-        return {name: Header(shape, inputs[0].dtype) for name, shape in zip(self.targets, shapes, strict=True)}
+        dtype = chain_dtype(self.ops, inputs[0].dtype)
+        return {name: Header(shape, dtype) for name, shape in zip(self.targets, shapes, strict=True)}
 
     def read(self, source: Source, target: str, index: Index):
         """The box `index` of `target`, computed from the boxes of the sources that it needs."""

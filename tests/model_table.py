@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import torch
 from models.tiny_configs import CASES, Case
-from models.torch_reference import at_tokens, flat_outputs, inputs_for, tensors_in, to_torch, torch_model
+from models.torch_reference import at_tokens, everything, flat_outputs, inputs_for, tensors_in, to_torch, torch_model
 
 from flaxmodels.registry import ARCHITECTURES
 
@@ -37,7 +37,7 @@ def measure(case: Case) -> tuple[float, bool, bool]:
     with tempfile.TemporaryDirectory() as temporary, torch.no_grad():
         theirs, ours, scanned = (Path(temporary) / name for name in ("theirs", "ours", "scanned"))
         reference.save_pretrained(theirs)
-        wanted = {"output_hidden_states": True, "output_attentions": True}
+        wanted = everything(case)
         expected = dict(flat_outputs(reference(**to_torch(inputs), **wanted)))
         model = case.ours.from_pretrained(theirs)
         found = model(**inputs, **wanted)

@@ -25,7 +25,7 @@ def load_into(model: Any, weights: Weights, strict: bool = True) -> load.Loading
     """
     plan = load.plan_loading(model, weights)
     load.check(plan, weights, strict=strict, remedy=_SET_THE_REST)
-    model._fill(load.read_leaves(plan, weights.source, model._shapes(), copy=True), complete=False)
+    model._fill(load.read_leaves(plan, weights.source, model._shapes(), copy=True), complete=None)
     return load.LoadingInfo.of(plan)
 
 

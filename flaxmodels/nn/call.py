@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -12,15 +13,15 @@ from jax.core import Tracer
 from flaxmodels.nn.functional import Functional, functional
 
 
-def call(model: Any, inputs: dict[str, Any], params: Any, dropout_rng: jax.Array | None) -> Any:
-    """`model.forward(**inputs)` with `params` in the place of the model's own.
+def call(model: Any, inputs: dict[str, Any], params: Any, batch_stats: Any, dropout_rng: jax.Array | None) -> Any:
+    """`model.forward(**inputs)` with `params` and `batch_stats` in the place of the model's own.
 
     Booleans and texts are compiled into the computation; anything else is an array or a pytree of arrays.
     """
     options = tuple(sorted((name, value) for name, value in inputs.items() if isinstance(value, bool | str)))
     arrays = {name: _as_arrays(value) for name, value in inputs.items() if not isinstance(value, bool | str)}
     structure = functional(model)
-    values = structure.values(params)
+    values = structure.values(params, batch_stats)
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((values, arrays, dropout_rng))):
         return _forward(structure, values, arrays, dropout_rng, options)
     if "forward" not in structure.compiled:
@@ -54,7 +55,11 @@ def _raw(variable: Any) -> Any:
 
 
 def _forward(structure: Functional, values, arrays, dropout_rng, options) -> Any:
-    return structure.bind(values).forward(**arrays, **dict(options), dropout_rng=dropout_rng)
+    model = structure.bind(values)
+    outputs = model.forward(**arrays, **dict(options), dropout_rng=dropout_rng)
+    if ("train", True) in options:
+        outputs = replace(outputs, batch_stats=structure.batch_stats(model))
+    return outputs
 
 
 def _as_arrays(value: Any) -> Any:

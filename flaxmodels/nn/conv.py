@@ -70,6 +70,11 @@ class Conv2d(_Conv):
     torch_leaves = {"kernel": TorchLeaf("weight", (Transpose((2, 3, 1, 0)),))}
 
 
+def channels_first(x: jax.Array) -> jax.Array:
+    """`[batch, height, width, channels]` as `[batch, channels, height, width]`, which transformers gives."""
+    return jnp.moveaxis(x, -1, 1)
+
+
 def channels_last(pixel_values: jax.Array, channels: int) -> jax.Array:
     """Images `[batch, height, width, channels]`, given so or as `[batch, channels, height, width]`.
 

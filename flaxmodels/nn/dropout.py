@@ -14,6 +14,14 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
 
 
+def drop_path(x: jax.Array, rate: jax.Array | float, key: jax.Array | None) -> jax.Array:
+    """Stochastic depth (arXiv 1603.09382): dropout of whole samples of `[batch, ...]`."""
+    if key is None:
+        return x
+    keep = jax.random.bernoulli(key, 1.0 - rate, (x.shape[0],) + (1,) * (x.ndim - 1))
+    return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x)).astype(x.dtype)
+
+
 def split_key(key: jax.Array | None, count: int) -> list[jax.Array | None]:
     """`count` independent keys, or as many `None`s."""
     return [None] * count if key is None else list(jax.random.split(key, count))

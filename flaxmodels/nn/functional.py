@@ -29,7 +29,7 @@ class Functional:
         self.paths = [leaf.name for leaf in leaves]
         self.variables = [leaf.variable for leaf in leaves]
         self.compiled: dict[Any, Any] = {}
-        self._orders: dict[Any, list[int]] = {}
+        self._orders: dict[Any, list[int | None]] = {}
         self._graph, state = nnx.split(module)
         self._config = config.to_dict() if (config := getattr(module, "config", None)) else None
         position = {id(variable): number for number, variable in enumerate(self.variables)}
@@ -47,29 +47,41 @@ class Functional:
             found.setdefault(number, _descend(module, path).get_value())
         return [found[number] for number in range(len(self.paths))]
 
-    def values(self, params: Any = None) -> list[Any]:
-        """The values of `params` (a nested dict), or those that the module holds, as a flat list."""
-        if params is None:
-            if any(is_abstract(variable) for variable in self.variables):
-                raise FlaxModelsError("the model holds no parameters: pass params=, or call init_weights()")
-            return [variable.get_value() for variable in self.variables]
-        leaves, tree = jax.tree.flatten(params)
+    def values(self, params: Any = None, batch_stats: Any = None) -> list[Any]:
+        """The values of `params` and `batch_stats` (nested dicts), or those that the module holds, as a flat list."""
+        leaves, tree = jax.tree.flatten((params, batch_stats))
         if tree not in self._orders:
-            self._orders[tree] = self._order(params)
-        return [leaves[number] for number in self._orders[tree]]
+            self._orders[tree] = self._order(params, batch_stats)
+        places = zip(self.variables, self._orders[tree], strict=True)
+        return [_held(variable) if place is None else leaves[place] for variable, place in places]
+
+    def batch_stats(self, module: Any) -> Params:
+        """The statistics, by now, of a copy made by `bind`."""
+        values = zip(self.paths, self.variables, self.read(module), strict=True)
+        return nest({path: value for path, variable, value in values if isinstance(variable, nnx.BatchStat)})
 
     def describes_same(self, other: Functional) -> bool:
         """Whether what was compiled for one serves the other."""
         mine, theirs = ((one.paths, one._config, one._graph) for one in (self, other))
         return mine == theirs
 
-    def _order(self, params: Any) -> list[int]:
-        given = {
-            "/".join(str(getattr(key, "key", key)) for key in path): number
-            for number, (path, _) in enumerate(jax.tree_util.tree_flatten_with_path(params)[0])
-        }
-        check_keys(given, self.paths)
-        return [given[path] for path in self.paths]
+    def _order(self, params: Any, batch_stats: Any) -> list[int | None]:
+        """For each value its place among those that are given, or `None`."""
+        places: dict[str, int] = {}
+        for given, kind in ((params, nnx.Param), (batch_stats, nnx.BatchStat)):
+            if given is not None:
+                paths = (path for path, _ in jax.tree_util.tree_flatten_with_path(given)[0])
+                names = ["/".join(str(getattr(key, "key", key)) for key in path) for path in paths]
+                own = zip(self.paths, self.variables, strict=True)
+                check_keys(names, [path for path, variable in own if isinstance(variable, kind)])
+                places |= {name: number for number, name in enumerate(names, len(places))}
+        return [places.get(path) for path in self.paths]
+
+
+def _held(variable: nnx.Variable) -> Any:
+    if is_abstract(variable):
+        raise FlaxModelsError("the model holds no parameters: pass params=, or call init_weights()")
+    return variable.get_value()
 
 
 def nest(values: Mapping[str, Any]) -> Params:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.nn.initializers import Initializer, ones, zeros
 
 from flaxmodels.errors import FlaxModelsError
-from flaxmodels.nn.module import Module, TorchLeaf, param
+from flaxmodels.nn.module import Module, TorchLeaf, param, statistic
 from flaxmodels.nn.policy import Policy
-from interop.ops import Transpose
+from interop.ops import Retype, Transpose
 
 MIN_ROWS_OF_CPU_KERNEL = 2
 
@@ -164,3 +165,44 @@ class RMSNorm(Module):
         y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.epsilon)
         scale = _along_last_axis(self.scale, y)
         return (y * (scale + self.offset if self.offset else scale)).astype(x.dtype)
+
+
+class BatchNorm(Module):
+    """Normalisation of each channel over batch and space, in float32 (arXiv 1502.03167).
+
+    In training by the mean and variance of the batch, which move the running ones by a tenth; else by these.
+    """
+
+    torch_leaves = {
+        "scale": TorchLeaf("weight"),
+        "running_mean": TorchLeaf("running_mean", flax_name="mean"),
+        "running_var": TorchLeaf("running_var", flax_name="var"),
+        "num_batches_tracked": TorchLeaf("num_batches_tracked", (Retype("int64", "int32"),)),
+    }
+
+    def __init__(self, features: int, policy: Policy, *, epsilon: float = 1e-5, momentum: float = 0.1):
+        self.epsilon, self.momentum = epsilon, momentum
+        self.scale = param((features,), policy.param_dtype, ones)
+        self.bias = param((features,), policy.param_dtype, zeros)
+        self.running_mean = statistic((features,), zeros)
+        self.running_var = statistic((features,), ones)
+        self.num_batches_tracked = statistic((), zeros, np.int32)
+
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """`[batch, ..., features]`; with `train` the module holds the moved statistics afterwards."""
+        y = x.astype(jnp.float32)
+        mean, variance = self.running_mean[...], self.running_var[...]
+        if train:
+            axes = tuple(range(x.ndim - 1))
+            mean, variance = y.mean(axes), y.var(axes)
+            count = x.size // x.shape[-1]
+            self._move(self.running_mean, mean)
+            self._move(self.running_var, variance * (count / max(count - 1, 1)))
+            self.num_batches_tracked.set_value(self.num_batches_tracked.get_value() + 1)
+        scale = self.scale[...].astype(jnp.float32) * jax.lax.rsqrt(variance + self.epsilon)
+        shape = (1,) * (x.ndim - 1) + (-1,)
+        shifted = (y - mean.reshape(shape)) * scale.reshape(shape)
+        return (shifted + _along_last_axis(self.bias, y)).astype(x.dtype)
+
+    def _move(self, statistic: nnx.BatchStat, value: jax.Array) -> None:
+        statistic.set_value(statistic.get_value() * (1 - self.momentum) + jax.lax.stop_gradient(value) * self.momentum)

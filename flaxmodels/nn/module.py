@@ -160,6 +160,11 @@ def split_shared(module: nnx.Module) -> tuple[list[Leaf], dict[str, Leaf]]:
     return list(owned.values()), aliases
 
 
+def statistic(shape: tuple[int, ...], init: Initializer, dtype: Any = np.float32) -> nnx.BatchStat:
+    """A running statistic: saved as parameters are, but not trained, and never in half precision."""
+    return nnx.BatchStat(jax.ShapeDtypeStruct(shape, dtype), init=init)
+
+
 def is_abstract(variable: nnx.Variable) -> bool:
     """Whether the parameter is described but not filled."""
     return isinstance(variable.get_raw_value(), jax.ShapeDtypeStruct)

@@ -19,6 +19,7 @@ from interop.ops import (
     Flatten,
     Op,
     Pad,
+    Retype,
     Split,
     Stack,
     Transpose,
@@ -209,3 +210,15 @@ def test_shapes_that_do_not_fit(op, shapes, listed):
     with pytest.raises(ValueError) as error:  # noqa: PT011
         op.shapes(shapes)
     assert str(error.value) == f"{op} does not fit tensors of shape {listed}"
+
+
+def test_counters_of_other_widths():
+    op = Retype("int64", "int32")
+    assert (op.inverse, op.dtype(np.dtype("int64"))) == (Retype("int32", "int64"), np.dtype("int32"))
+    count = np.array([3, 2**31 - 1])
+    narrow = op.read(0, full_index((2,)), [(2,)], lambda number, index: count[index])
+    assert narrow.dtype == np.int32
+    wide = op.inverse.read(0, full_index((2,)), [(2,)], lambda number, index: narrow[index])
+    assert wide.tobytes() == count.tobytes()
+    with pytest.raises(ValueError, match=r"^int64 2147483648 does not fit into int32$"):
+        op.read(0, full_index((1,)), [(1,)], lambda number, index: np.array([2**31]))

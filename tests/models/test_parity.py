@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from models.tiny_configs import CASES
-from models.torch_reference import assert_same_outputs, inputs_for, to_torch
+from models.torch_reference import assert_same_outputs, everything, inputs_for, to_torch
 
 
 @pytest.fixture(scope="module", params=CASES, ids=str)
@@ -15,7 +15,7 @@ def case(request):
 
 def test_outputs_hidden_states_and_attentions(case, model, reference):
     inputs = inputs_for(case)
-    wanted = {"output_hidden_states": True, "output_attentions": True}
+    wanted = everything(case)
     with torch.no_grad():
         theirs = reference(**to_torch(inputs), **wanted)
     assert_same_outputs(model(**inputs, **wanted), theirs, inputs.get("attention_mask"))

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 from models.tiny_configs import DISTINCT
-from models.torch_reference import inputs_for, tensors_in
+from models.torch_reference import everything, inputs_for, tensors_in
 
 from flaxmodels.checkpoint.mapping import wanted
 
@@ -19,8 +19,7 @@ def case(request):
 def test_scanned_equals_unrolled_and_saves_the_same_file(case, folder, model, tmp_path):
     scanned = case.ours.from_pretrained(folder, scan_layers=True)
     inputs = inputs_for(case)
-    expected = model(**inputs, output_hidden_states=True, output_attentions=True)
-    found = scanned(**inputs, output_hidden_states=True, output_attentions=True)
+    expected, found = (each(**inputs, **everything(case)) for each in (model, scanned))
     for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
     scanned.save_pretrained(tmp_path)

@@ -25,6 +25,13 @@ def torch_model(case: Case) -> torch.nn.Module:
         for name, parameter in model.named_parameters():
             around = 1.0 if name.endswith("weight") and parameter.ndim == 1 else 0.0
             parameter.normal_(around, 0.2, generator=generator)
+        for name, buffer in model.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.normal_(0.0, 0.2, generator=generator)
+            elif name.endswith("running_var"):
+                buffer.uniform_(0.2, 0.4, generator=generator)
+            elif "num_batches" in name:
+                buffer.fill_(7)
     return model
 
 
@@ -71,6 +78,12 @@ def inputs_for(case: Case, *, embedded: bool = False) -> dict[str, np.ndarray]:
         memory_mask = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [0, 1, 1, 1, 1]])
         inputs |= {"encoder_hidden_states": memory, "encoder_attention_mask": memory_mask}
     return inputs
+
+
+def everything(case: Case) -> dict[str, bool]:
+    """The options with which the model returns all that it can."""
+    taken = inspect.signature(case.ours.abstract(dict(case.values)).features).parameters
+    return {name: True for name in ("output_hidden_states", "output_attentions") if name in taken}
 
 
 def to_torch(inputs: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:

@@ -1,0 +1,219 @@
+"""ResNet (arXiv 1512.03385): residual blocks of convolutions, with batch normalisation.
+
+Parameter names and numerics follow the reference implementation in transformers (`ResNetModel`, `ResNetFor...`). No two
+blocks need be equal, so that `scan_layers` and `remat` change nothing.
+"""
+
+from __future__ import annotations
+
+import jax
+from flax import nnx
+from jax.nn.initializers import variance_scaling
+
+from flaxmodels.backbone import BackboneConfig
+from flaxmodels.model import PreTrainedModel
+from flaxmodels.nn.activations import ACTIVATIONS, get_activation
+from flaxmodels.nn.conv import Conv2d, channels_first, channels_last
+from flaxmodels.nn.linear import BatchNorm, Linear
+from flaxmodels.nn.module import Module, ModuleList
+from flaxmodels.nn.policy import Policy
+from flaxmodels.outputs import BackboneOutput, ImageClassifierOutput, ImageModelOutput
+
+_KAIMING = variance_scaling(2.0, "fan_out", "normal")
+_REDUCTION = 4
+"""By which the convolutions inside a bottleneck have fewer channels."""
+
+
+class ResNetConfig(BackboneConfig):
+    """Configuration of ResNet; the defaults are those of ResNet-50."""
+
+    model_type = "resnet"
+
+    num_channels: int = 3
+    embedding_size: int = 64
+    hidden_sizes: list[int] = [256, 512, 1024, 2048]
+    depths: list[int] = [3, 4, 6, 3]
+    layer_type: str = "bottleneck"
+    hidden_act: str = "relu"
+    downsample_in_first_stage: bool = False
+    downsample_in_bottleneck: bool = False
+
+    @property
+    def stage_count(self) -> int:
+        return len(self.depths)
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        if self.hidden_act not in ACTIVATIONS:
+            found.append(f"hidden_act={self.hidden_act!r}: expected one of {', '.join(sorted(ACTIVATIONS))}")
+        if self.layer_type not in ("basic", "bottleneck"):
+            found.append(f"layer_type={self.layer_type!r}: expected basic or bottleneck")
+        if len(self.depths) != len(self.hidden_sizes):
+            found.append(f"depths={self.depths} and hidden_sizes={self.hidden_sizes} differ in length")
+        return found
+
+
+class ResNetConvLayer(Module):
+    """Convolution, norm, and an activation unless it is `None`."""
+
+    def __init__(self, inner: int, outer: int, policy: Policy, *, size: int = 3, stride: int = 1, act: str | None):
+        self.convolution = Conv2d(
+            inner, outer, size, policy, stride=stride, padding=size // 2, use_bias=False, init=_KAIMING
+        )
+        self.normalization = BatchNorm(outer, policy)
+        self.activation = get_activation(act or "linear")
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        return self.activation(self.normalization(self.convolution(x), train))
+
+
+class ResNetLayer(Module):
+    """A residual block: two convolutions, or three of which the middle one has fewer channels."""
+
+    def __init__(self, config: ResNetConfig, policy: Policy, inner: int, outer: int, stride: int):
+        self.activation = get_activation(config.hidden_act)
+        same = inner == outer and stride == 1
+        self.shortcut = None if same else ResNetConvLayer(inner, outer, policy, size=1, stride=stride, act=None)
+        if config.layer_type == "basic":
+            sizes, widths, strides = (3, 3), (inner, outer, outer), (stride, 1)
+        else:
+            narrow, early = outer // _REDUCTION, config.downsample_in_bottleneck
+            sizes, widths = (1, 3, 1), (inner, narrow, narrow, outer)
+            strides = (stride if early else 1, 1 if early else stride, 1)
+        # All but the last are followed by a ReLU, whatever `hidden_act` is.
+        acts = ["relu"] * (len(sizes) - 1) + [None]
+        self.layer = ModuleList(
+            ResNetConvLayer(widths[number], widths[number + 1], policy, size=size, stride=strides[number], act=act)
+            for number, (size, act) in enumerate(zip(sizes, acts, strict=True))
+        )
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        residual = x if self.shortcut is None else self.shortcut(x, train)
+        for layer in self.layer:
+            x = layer(x, train)
+        return self.activation(x + residual)
+
+
+class ResNetStage(Module):
+    """Blocks of one width, of which the first may halve the image."""
+
+    def __init__(self, config: ResNetConfig, policy: Policy, number: int):
+        outer = config.hidden_sizes[number]
+        inner = config.hidden_sizes[number - 1] if number else config.embedding_size
+        stride = 2 if number or config.downsample_in_first_stage else 1
+        self.layers = ModuleList(
+            ResNetLayer(config, policy, outer if block else inner, outer, 1 if block else stride)
+            for block in range(config.depths[number])
+        )
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        for layer in self.layers:
+            x = layer(x, train)
+        return x
+
+
+class ResNetEmbeddings(Module):
+    """The stem: one wide convolution, then the maximum of every 3 by 3."""
+
+    def __init__(self, config: ResNetConfig, policy: Policy):
+        width = config.embedding_size
+        self.embedder = ResNetConvLayer(config.num_channels, width, policy, size=7, stride=2, act=config.hidden_act)
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        return nnx.max_pool(self.embedder(x, train), (3, 3), (2, 2), ((1, 1), (1, 1)))  # type: ignore[arg-type]
+
+
+class ResNetEncoder(Module):
+    def __init__(self, config: ResNetConfig, policy: Policy):
+        self.stages = ModuleList(ResNetStage(config, policy, number) for number in range(config.stage_count))
+
+    def __call__(self, x: jax.Array, train: bool) -> list[jax.Array]:
+        """The input and the output of each stage."""
+        states = [x]
+        for stage in self.stages:
+            states.append(stage(states[-1], train))
+        return states
+
+
+class ResNetPreTrainedModel(PreTrainedModel):
+    """Base of the ResNet models. All take the inputs of `ResNetModel.forward`."""
+
+    config_class = ResNetConfig
+    base_model_prefix = "resnet"
+    main_input_name = "pixel_values"
+    config: ResNetConfig
+    embedder: ResNetEmbeddings
+    encoder: ResNetEncoder
+
+    def encode(self, pixel_values: jax.Array, train: bool) -> list[jax.Array]:
+        """The stem's output and that of each stage, `[batch, height, width, channels]`."""
+        images = channels_last(pixel_values, self.config.num_channels)
+        return self.encoder(self.embedder(images.astype(self.policy.dtype), train), train)
+
+
+class ResNetModel(ResNetPreTrainedModel):
+    """The network without a head."""
+
+    def build(self, config: ResNetConfig, policy: Policy):
+        self.embedder = ResNetEmbeddings(config, policy)
+        self.encoder = ResNetEncoder(config, policy)
+
+    def forward(
+        self,
+        pixel_values: jax.Array,
+        *,
+        train: bool = False,
+        output_hidden_states: bool = False,
+        dropout_rng: jax.Array | None = None,
+    ) -> ImageModelOutput:
+        """Encode images.
+
+        Args:
+            pixel_values: float `[batch, channels, height, width]`, or with the channels last.
+            train: norm by the statistics of the batch, and return the running ones.
+        """
+        states = self.encode(pixel_values, train)
+        return ImageModelOutput(
+            last_hidden_state=channels_first(states[-1]),
+            pooler_output=channels_first(states[-1].mean((1, 2), keepdims=True)),
+            hidden_states=tuple(map(channels_first, states)) if output_hidden_states else None,
+        )
+
+
+class ResNetClassifier(Module):
+    """A dense layer under the number that it has in torch, behind one without parameters."""
+
+    def __init__(self, config: ResNetConfig, policy: Policy):
+        init = variance_scaling(1 / 3, "fan_in", "uniform")
+        setattr(self, "1", Linear(config.hidden_sizes[-1], config.num_labels, policy, init=init))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return getattr(self, "1")(x)
+
+
+class ResNetForImageClassification(ResNetPreTrainedModel):
+    """Classification of images by the mean of their last feature map."""
+
+    def build(self, config: ResNetConfig, policy: Policy):
+        self.resnet = ResNetModel.part(config, policy)
+        self.classifier = ResNetClassifier(config, policy)
+
+    def head(self, outputs, inputs, dropout_rng):
+        return outputs.to(ImageClassifierOutput, logits=self.classifier(outputs.pooler_output[:, :, 0, 0]))
+
+
+class ResNetBackbone(ResNetModel):
+    """The feature maps of the stages that the configuration asks for."""
+
+    def forward(
+        self,
+        pixel_values: jax.Array,
+        *,
+        train: bool = False,
+        output_hidden_states: bool = False,
+        dropout_rng: jax.Array | None = None,
+    ) -> BackboneOutput:
+        """Encode images; takes what `ResNetModel.forward` takes."""
+        states = tuple(map(channels_first, self.encode(pixel_values, train)))
+        chosen = tuple(states[number] for number in self.config.chosen_stages)
+        return BackboneOutput(feature_maps=chosen, hidden_states=states if output_hidden_states else None)
