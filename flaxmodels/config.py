@@ -147,8 +147,10 @@ class PreTrainedConfig:
         values = {name: value for name, value in vars(self).items() if name != "_keys"}
         if self._keys is not None:
             defaults = _fields(type(self))
-            values = {k: v for k, v in values.items() if k in self._keys or k not in defaults or v != defaults[k]}
-            values = {k: values[k] for k in self._keys if k in values} | values
+            named = {key: type(self).attribute_map.get(key, key) for key in self._keys}
+            given = {key: values[name] for key, name in named.items() if name in values}
+            further = {name: value for name, value in values.items() if name not in named.values()}
+            values = given | {k: v for k, v in further.items() if k not in defaults or v != defaults[k]}
         return {"model_type": self.model_type} | copy.deepcopy(values)
 
     def to_json_string(self, **updates: Any) -> str:

@@ -40,6 +40,8 @@ class PreTrainedModel(Module):
         tp_plan: how tensor parallelism divides the layers, as `flaxmodels.sharding.rules.tensor_parallel` reads it.
         predicts_next_token: whether `generate` works; set by models with a head for causal language modelling.
         ignored_names: regular expressions for tensors that torch checkpoints have and that are not parameters.
+        file_names: from regular expressions to what replaces them in torch's names of parameters where files in torch
+            layout use others, those of an earlier version: so they are written, and both are read.
         config, policy: what is computed, and how.
         generation_config: settings of `generate` where a call gives none.
     """
@@ -49,6 +51,7 @@ class PreTrainedModel(Module):
     tp_plan: ClassVar[Mapping[str, str]] = {}
     main_input_name: ClassVar[str] = "input_ids"
     ignored_names: ClassVar[tuple[str, ...]] = ()
+    file_names: ClassVar[Mapping[str, str]] = {}
     framework: ClassVar[str] = "flax"
     predicts_next_token: ClassVar[bool] = False
 

@@ -148,6 +148,18 @@ class CausalLMOutput(ModelOutput):
     cross_attentions: Layers | None = None
 
 
+class DoubleHeadsOutput(ModelOutput):
+    """`logits` `[batch, num_choices, q_len, vocab]` of the next token at each position of each text, and `mc_logits`
+    `[batch, num_choices]` of the choices.
+    """
+
+    logits: jax.Array
+    mc_logits: jax.Array
+    past_key_values: Cache | None = None
+    hidden_states: Layers | None = None
+    attentions: Layers | None = None
+
+
 class MaskedLMOutput(_OfLayers):
     """`logits` `[batch, q_len, vocab]` of the token at each position."""
 

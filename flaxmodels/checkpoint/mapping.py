@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -21,7 +23,9 @@ def wanted(model) -> Wanted:
         older = [leaf.full_names(name, ".") for name in leaf.torch.legacy_names]
         tied = tuple(alias for alias, first in aliases.items() if first is leaf)
         for name, *others in zip(leaf.torch_names, *older, strict=True):
-            alternatives[name] = (*others, *tied)
+            names = (name, *others, *tied)
+            in_files = (each for known in names for each in (known, _file_name(model, known)))
+            alternatives[name] = tuple(dict.fromkeys(each for each in in_files if each != name))
     rules = tuple(Rule(leaf.torch_names, (leaf.name,), leaf.torch.ops + leaf.stacking) for leaf in leaves)
     return _wanted(model, leaves, rules, alternatives, ".")
 
@@ -50,6 +54,15 @@ def torch_view(model, leaves: Source) -> Mapped:
     return Mapped(leaves, [rule.inverse for rule in wanted(model).rules])
 
 
+def torch_file_view(model, leaves: Source) -> Mapped:
+    """As `torch_view`, under the names that files have."""
+    rules = (rule.inverse for rule in wanted(model).rules)
+    return Mapped(
+        leaves,
+        [replace(rule, targets=tuple(_file_name(model, name) for name in rule.targets)) for rule in rules],
+    )
+
+
 def flax_view(model, leaves: Source) -> Mapped:
     """The parameters of `model`, given by "/"-joined path, as the retired Flax classes of transformers have them."""
     return Mapped(leaves, [rule.inverse for rule in wanted_in_flax_layout(model).rules])
@@ -75,6 +88,13 @@ def torch_headers(model) -> Mapping[str, Header]:
     """Names, shapes and dtypes of the parameters of `model` in torch layout, from its description alone."""
     found = wanted(model)
     return Mapped(HeadersOnly(found.leaves), [rule.inverse for rule in found.rules]).headers
+
+
+def _file_name(model, name: str) -> str:
+    """What files in torch layout call the parameter that torch calls `name`."""
+    for pattern, replacement in model.file_names.items():
+        name = re.sub(pattern, replacement, name)
+    return name
 
 
 def _wanted(model, leaves: Sequence[Leaf], rules: tuple[Rule, ...], alternatives, separator: str) -> Wanted:

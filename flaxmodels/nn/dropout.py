@@ -22,6 +22,13 @@ def drop_path(x: jax.Array, rate: jax.Array | float, key: jax.Array | None) -> j
     return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x)).astype(x.dtype)
 
 
+def layer_dropout(before: jax.Array, behind: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    """What is `behind` a layer, or, given a key, with probability `rate` what is `before` it (arXiv 1909.11556)."""
+    if key is None or rate == 0.0:
+        return behind
+    return jnp.where(jax.random.bernoulli(key, rate), before, behind)
+
+
 def split_key(key: jax.Array | None, count: int) -> list[jax.Array | None]:
     """`count` independent keys, or as many `None`s."""
     return [None] * count if key is None else list(jax.random.split(key, count))

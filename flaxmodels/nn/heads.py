@@ -8,8 +8,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.nn.initializers import Initializer
 
+from flaxmodels.nn.activations import get_activation
+from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.linear import Linear
+from flaxmodels.nn.module import Module
+from flaxmodels.nn.policy import Policy
 
 
 def last_token(logits: jax.Array, input_ids: jax.Array | None, pad_token_id: int | None) -> jax.Array:
@@ -26,7 +31,59 @@ def span_logits(head: Linear, hidden_states: jax.Array) -> tuple[jax.Array, jax.
     return logits[..., 0], logits[..., 1]
 
 
-_PER_CHOICE = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds")
+class SequenceSummary(Module):
+    """One vector for each text, `[..., outputs]` of hidden states `[..., q_len, features]`.
+
+    It is the state of a token or the mean of all, through dropout, a dense layer (none if `outputs` is `None`), an
+    activation and dropout again.
+
+    Attributes:
+        kind: which state: "first", "last", "mean", or "cls_index", that of a given token, or of the last.
+        dropout_rates: before the dense layer and behind it.
+    """
+
+    kinds = ("first", "last", "mean", "cls_index")
+
+    def __init__(
+        self,
+        features: int,
+        outputs: int | None,
+        policy: Policy,
+        *,
+        kind: str,
+        activation: str = "linear",
+        dropout_rates: tuple[float, float] = (0.0, 0.0),
+        init: Initializer,
+    ):
+        self.kind, self.dropout_rates, self.activation = kind, dropout_rates, get_activation(activation)
+        self.summary = None if outputs is None else Linear(features, outputs, policy, init=init)
+
+    def __call__(
+        self, hidden_states: jax.Array, token_ids: jax.Array | None = None, dropout_rng: jax.Array | None = None
+    ) -> jax.Array:
+        """`token_ids`, int `[...]`, are the places of tokens for "cls_index"."""
+        keys = split_key(dropout_rng, 2)
+        if self.kind == "mean":
+            chosen = hidden_states.mean(-2)
+        elif self.kind == "cls_index" and token_ids is not None:
+            chosen = jnp.take_along_axis(hidden_states, token_ids[..., None, None], axis=-2)[..., 0, :]
+        else:
+            chosen = hidden_states[..., 0 if self.kind == "first" else -1, :]
+        chosen = dropout(chosen, self.dropout_rates[0], keys[0])
+        chosen = chosen if self.summary is None else self.summary(chosen)
+        return dropout(self.activation(chosen), self.dropout_rates[1], keys[1])
+
+
+_PER_CHOICE = {"input_ids": 1, "attention_mask": 1, "token_type_ids": 1, "position_ids": 1, "inputs_embeds": 2}
+"""Inputs of which there is one for each choice, and how many axes it has there."""
+
+
+def fold_choices(inputs: dict[str, Any]) -> tuple[dict[str, Any], tuple[int, ...]]:
+    """Inputs `[..., q_len]` with all texts in one batch, and the axes before `q_len`: `[batch, num_choices]`."""
+    given = {name: array for name in _PER_CHOICE if (array := inputs.get(name)) is not None}
+    name, first = next(iter(given.items()))
+    folded = {name: array.reshape(-1, *array.shape[-_PER_CHOICE[name] :]) for name, array in given.items()}
+    return inputs | folded, first.shape[: -_PER_CHOICE[name]]
 
 
 def score_choices(forward: Callable[..., Any], inputs: dict[str, Any]) -> Any:
@@ -34,7 +91,6 @@ def score_choices(forward: Callable[..., Any], inputs: dict[str, Any]) -> Any:
 
     All choices are texts of one batch; the logits become `[batch, num_choices]`.
     """
-    given = {name: array for name in _PER_CHOICE if (array := inputs.get(name)) is not None}
-    choices = next(iter(given.values())).shape[:2]
-    outputs = forward(**inputs | {name: array.reshape(-1, *array.shape[2:]) for name, array in given.items()})
+    texts, choices = fold_choices(inputs)
+    outputs = forward(**texts)
     return replace(outputs, logits=outputs.logits.reshape(choices))

@@ -16,6 +16,24 @@ def padding_mask(attention_mask: jax.Array) -> jax.Array:
     return keep[:, None, None, :] if keep.ndim == 2 else keep[:, None, :, :]
 
 
+def token_positions(attention_mask: jax.Array | None, places: jax.Array) -> jax.Array:
+    """How many tokens come before those at `places` in a text, where padding does not count.
+
+    Args:
+        attention_mask: `[batch, length]`, 0 for padding; the tokens behind it count.
+        places: int `[len]`, from 0 on.
+
+    Returns:
+        int32 `[batch, len]`, -1 for padding; `[1, len]` without a mask.
+    """
+    if attention_mask is None:
+        return places[None]
+    there, length = attention_mask.astype(jnp.int32), attention_mask.shape[1]
+    seen = there.cumsum(-1)
+    within = jnp.take(seen * there - 1, places, axis=1, mode="clip")
+    return jnp.where((places < length)[None], within, seen[:, -1:] + (places - length)[None])
+
+
 def decoder_masks(
     attention_mask: jax.Array | None, q_len: int, cache: Cache | None, windows: Sequence[int | None]
 ) -> tuple[jax.Array, ...]:

@@ -1,4 +1,5 @@
-"""Rotary position embeddings in the half-split convention: feature i turns with feature i + rotary_dim / 2.
+"""Rotary position embeddings, of which there are two conventions: features that turn together are halves of a head
+apart (`apply_rope`), or neighbours (`apply_interleaved_rope`).
 
 Sources: rotary embeddings, arXiv 2104.09864; "linear" scaling (position interpolation), arXiv 2306.15595;
 "dynamic" (NTK-aware) and "yarn" scaling, arXiv 2309.00071; "longrope", arXiv 2402.13753; "llama3", the
@@ -129,7 +130,7 @@ def layer_rope_tables(
 
 
 def apply_rope(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-    """Rotates the first `rotary_dim` features of every head, in float32.
+    """Rotates the first `rotary_dim` features of every head, in float32: feature i with feature i + rotary_dim / 2.
 
     Args:
         x: queries or keys, `[batch, q_len, heads, head_dim]`.
@@ -143,6 +144,16 @@ def apply_rope(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
     first, second = jnp.split(turning, 2, axis=-1)
     quarter_turn = jnp.concatenate([-second, first], axis=-1)
     turned = turning * cos[:, :, None, :] + quarter_turn * sin[:, :, None, :]
+    return jnp.concatenate([turned.astype(x.dtype), still], axis=-1)
+
+
+def apply_interleaved_rope(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
+    """As `apply_rope`, where feature 2 i turns with feature 2 i + 1, as in the paper."""
+    rotary_dim = cos.shape[-1]
+    turning, still = x[..., :rotary_dim].astype(jnp.float32), x[..., rotary_dim:]
+    cos, sin = (table[:, :, None, : rotary_dim // 2] for table in (cos, sin))
+    even, odd = turning[..., ::2], turning[..., 1::2]
+    turned = jnp.stack([even * cos - odd * sin, odd * cos + even * sin], axis=-1).reshape(turning.shape)
     return jnp.concatenate([turned.astype(x.dtype), still], axis=-1)
 
 

@@ -61,18 +61,22 @@ def inputs_for(case: Case, *, embedded: bool = False) -> dict[str, np.ndarray]:
         words = [token for token in range(config.vocab_size) if token != pad]
         inputs |= {"decoder_input_ids": rng.choice(words, MASK.shape), "decoder_attention_mask": MASK}
         embedded = embedded and not case.head.endswith("SequenceClassification")
-    if embedded:
+    # transformers reads choices of GPT-2 as ids alone, and summarises them by "cls_index" alone.
+    doubled = case.head == "GPT2DoubleHeadsModel" and config.summary_type == "cls_index"
+    if embedded and not doubled:
         features = getattr(config, "embedding_features", config.hidden_size)
         inputs["inputs_embeds"] = rng.normal(size=(*MASK.shape, features)).astype(np.float32)
         # transformers forgets the positions of choices in DistilBERT.
         forgotten = case.head == "DistilBertForMultipleChoice"
-        if not config.is_encoder_decoder and not forgotten:
+        if "position_ids" in taken and not config.is_encoder_decoder and not forgotten:
             inputs["position_ids"] = rng.integers(0, MASK.shape[1], MASK.shape)
         del inputs["input_ids"]
     if "token_type_ids" in taken:
         inputs["token_type_ids"] = rng.integers(0, getattr(config, "type_vocab_size", config.vocab_size), MASK.shape)
-    if case.head.endswith("MultipleChoice"):
+    if case.head.endswith("MultipleChoice") or doubled:
         inputs = {name: np.stack([value, np.roll(value, 1, 0)], 1) for name, value in inputs.items()}
+    if doubled:
+        inputs["mc_token_ids"] = rng.integers(0, MASK.shape[1], (len(MASK), 2))
     if case.values.get("add_cross_attention"):
         memory = rng.normal(size=(len(MASK), 5, config.hidden_size)).astype(np.float32)
         memory_mask = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [0, 1, 1, 1, 1]])
@@ -103,6 +107,8 @@ def at_tokens(array: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     """The array without the rows of padding, whose values mean nothing; all of it without a mask."""
     if mask is None:
         return array
+    if array.shape[: mask.ndim] == mask.shape:
+        return array[mask.astype(bool)]
     mask = mask.reshape(-1, mask.shape[-1]).astype(bool)
     if array.shape[:2] == mask.shape:
         return array[mask]
