@@ -39,6 +39,9 @@ class PreTrainedModel(Module):
         tp_plan: how tensor parallelism divides the layers, as `flaxmodels.sharding.rules.tensor_parallel` reads it.
         predicts_next_token: whether `generate` works; set by models with a head for causal language modelling.
         ignored_names: regular expressions for tensors that torch checkpoints have and that are not parameters.
+        other_names: from regular expressions to what replaces them in the torch name of a parameter, for the names
+            that it has in checkpoints of classes where it is shared.
+        unsaved_names: regular expressions for parameters that files of the torch class do not have.
         config, policy: what is computed, and how.
         generation_config: settings of `generate` where a call gives none.
     """
@@ -48,6 +51,8 @@ class PreTrainedModel(Module):
     tp_plan: ClassVar[Mapping[str, str]] = {}
     main_input_name: ClassVar[str] = "input_ids"
     ignored_names: ClassVar[tuple[str, ...]] = ()
+    other_names: ClassVar[Mapping[str, str]] = {}
+    unsaved_names: ClassVar[tuple[str, ...]] = ()
     framework: ClassVar[str] = "flax"
     predicts_next_token: ClassVar[bool] = False
 

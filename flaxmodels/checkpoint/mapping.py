@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -21,7 +22,8 @@ def wanted(model) -> Wanted:
         older = [leaf.full_names(name, ".") for name in leaf.torch.legacy_names]
         tied = tuple(alias for alias, first in aliases.items() if first is leaf)
         for name, *others in zip(leaf.torch_names, *older, strict=True):
-            alternatives[name] = (*others, *tied)
+            elsewhere = (re.sub(part, other, name) for part, other in model.other_names.items())
+            alternatives[name] = (*others, *tied, *(other for other in elsewhere if other != name))
     rules = tuple(Rule(leaf.torch_names, (leaf.name,), leaf.torch.ops + leaf.stacking) for leaf in leaves)
     return _wanted(model, leaves, rules, alternatives, ".")
 
@@ -47,21 +49,30 @@ def wanted_in_flax_layout(model, separator: str = "/") -> Wanted:
 
 def torch_view(model, leaves: Source) -> Mapped:
     """The parameters of `model`, given by "/"-joined path, under torch names and in torch layout."""
-    return Mapped(leaves, [rule.inverse for rule in wanted(model).rules])
+    return _present(leaves, (rule.inverse for rule in wanted(model).rules))
+
+
+def torch_file_view(model, leaves: Source) -> Mapped:
+    """`torch_view` without what files of the torch class do not have."""
+    rules = (rule.inverse for rule in wanted(model).rules)
+    unsaved = re.compile("|".join(model.unsaved_names) or "$.")
+    return _present(leaves, (rule for rule in rules if not unsaved.search(rule.targets[0])))
 
 
 def flax_view(model, leaves: Source) -> Mapped:
     """The parameters of `model`, given by "/"-joined path, as the retired Flax classes of transformers have them."""
-    return Mapped(leaves, [rule.inverse for rule in wanted_in_flax_layout(model).rules])
+    absent = {leaf.name for leaf in split_shared(model)[0] if leaf.torch.flax_name == ""}
+    rules = (rule.inverse for rule in wanted_in_flax_layout(model).rules)
+    return _present(leaves, (rule for rule in rules if rule.sources[0] not in absent))
 
 
 def unrolled_view(model, leaves: Source) -> Mapped:
     """The parameters of `model`, given by "/"-joined path, under our own names, with layers apart."""
-    rules = [
+    rules = (
         Rule((leaf.name,), leaf.full_names(leaf.path[-1], "/"), invert(leaf.stacking))
         for leaf in split_shared(model)[0]
-    ]
-    return Mapped(leaves, rules)
+    )
+    return _present(leaves, rules)
 
 
 def check_mapping(model) -> None:
@@ -77,11 +88,22 @@ def torch_headers(model) -> Mapping[str, Header]:
     return Mapped(HeadersOnly(found.leaves), [rule.inverse for rule in found.rules]).headers
 
 
+def optional(model) -> set[str]:
+    """The paths of the parameters that a checkpoint may lack."""
+    return {leaf.name for leaf in split_shared(model)[0] if leaf.torch.optional}
+
+
+def _present(leaves: Source, rules: Iterable[Rule]) -> Mapped:
+    """The leaves seen through the rules, of which some lack: a checkpoint that is converted may not have all."""
+    return Mapped(leaves, [rule for rule in rules if leaves.headers.keys() >= set(rule.sources)])
+
+
 def _wanted(model, leaves: Sequence[Leaf], rules: tuple[Rule, ...], alternatives, separator: str) -> Wanted:
     check_bijection(rules)
     headers = {leaf.name: _header(leaf) for leaf in leaves}
     is_base = model.base_model is model
-    return Wanted(rules, headers, alternatives, model.base_model_prefix, is_base, model.ignored_names, separator)
+    prefix, ignored = model.base_model_prefix, model.ignored_names
+    return Wanted(rules, headers, alternatives, prefix, is_base, ignored, separator, frozenset(optional(model)))
 
 
 def _header(leaf: Leaf) -> Header:

@@ -13,7 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from flaxmodels.checkpoint.mapping import flax_view, torch_view, unrolled_view
+from flaxmodels.checkpoint.mapping import flax_view, torch_file_view, unrolled_view
 from flaxmodels.errors import FlaxModelsError
 from flaxmodels.files.commit import Crew, replacing
 from flaxmodels.files.msgpack import write_msgpack
@@ -57,7 +57,7 @@ class Format:
 
 
 FORMATS = {
-    "torch": Format(SAFETENSORS, torch_view, "pt"),
+    "torch": Format(SAFETENSORS, torch_file_view, "pt"),
     "flax": Format(MSGPACK, flax_view),
     "flax-safetensors": Format(FLAX_SAFETENSORS, flax_view, "flax"),
     "orbax": Format(ORBAX, unrolled_view),
