@@ -16,7 +16,7 @@ from flaxmodels.encoder_decoder import DecoderAlone, EncoderDecoderBase, Encoder
 from flaxmodels.nn.activations import ACTIVATIONS, get_activation
 from flaxmodels.nn.attention import dot_product_attention, merge_heads, split_heads
 from flaxmodels.nn.cache import Cache, CrossCache, self_attention_cache
-from flaxmodels.nn.dropout import dropout, drop_layer, split_key
+from flaxmodels.nn.dropout import drop_layer, dropout, split_key
 from flaxmodels.nn.heads import span_logits
 from flaxmodels.nn.linear import (
     Embedding,
@@ -184,7 +184,7 @@ class BartLayer(Module):
         hidden_states = drop_layer(before, hidden_states, self.layerdrop, keys[6])
         return BlockOutput(hidden_states, caches, weights, cross_weights)
 
-    def _add(self, part, hidden_states, norm, dropout_rng):
+    def _add(self, part, hidden_states, norm, dropout_rng) -> tuple[Any, ...]:
         """The hidden states with what a part makes of them added, and what else the part returns."""
         made, *others = part(norm(hidden_states) if self.pre_norm else hidden_states)
         hidden_states = hidden_states + dropout(made, self.dropout_rate, dropout_rng)

@@ -26,6 +26,7 @@ class MBartConfig(BartConfig):
     model_type = "mbart"
     default_num_labels = 2
 
+    pad_token_id: int = 1  # type: ignore[assignment]
     decoder_start_token_id: int | None = None
 
     def problems(self) -> list[str]:
@@ -42,6 +43,7 @@ class MBartPreTrainedModel(BartPreTrainedModel):
 
     config_class = MBartConfig
     tower_class = MBartTower
+    config: MBartConfig
 
 
 class MBartModel(MBartPreTrainedModel, BartModel):

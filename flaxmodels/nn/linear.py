@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -134,7 +136,8 @@ class SinusoidalPositions(Embedding):
         return jax.lax.stop_gradient(super().__call__(ids))
 
 
-def _sinusoids(key: jax.Array, shape: tuple[int, int], dtype: np.dtype) -> jax.Array:
+def _sinusoids(key: Any, shape: Any, dtype: Any = jnp.float32, out_sharding: Any = None) -> jax.Array:
+    """The initialiser of `SinusoidalPositions`; computed in float64, as in transformers."""
     positions, features = shape
     wavelengths = 10000.0 ** (np.arange(0, features, 2) / features)
     angles = np.arange(positions)[:, None] / wavelengths[None]

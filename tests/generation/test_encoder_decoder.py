@@ -7,8 +7,6 @@ import pytest
 from generation.pairs import make_pair, torch_sequences
 from models.tiny_configs import CASES
 
-from flaxmodels.encoder_decoder import EncoderDecoderModel
-
 CONDITIONAL = [
     case for case in CASES if case.ours.can_generate() and hasattr(case.ours, "encode") and not case.is_decoder
 ]
