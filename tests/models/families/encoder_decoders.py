@@ -59,7 +59,6 @@ FAMILIES = {
         decoders=("MBartForCausalLM",),
         variants={
             "unscaled": ("MBartModel", {"scale_embedding": False, "activation_function": "relu"}),
-            "crossing": ("MBartForCausalLM", {"add_cross_attention": True}),
         },
         useless=VERSIONS,
         published={"mbart-large-cc25": ("MBartModel", 610_851_840)},
@@ -104,7 +103,6 @@ FAMILIES = {
                     "scale_embedding": False,
                 },
             ),
-            "crossing": ("MarianForCausalLM", {"add_cross_attention": True}),
         },
         useless=VERSIONS,
         published={"opus-mt-en-de": ("MarianModel", 74_410_496)},
