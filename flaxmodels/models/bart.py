@@ -312,7 +312,7 @@ class BartModel(BartPreTrainedModel, EncoderDecoderBase):
         return self.encoder.embed_tokens
 
     def set_input_embeddings(self, value: Embedding) -> None:
-        if self.decoder.embed_tokens is self.encoder.embed_tokens:
+        if self.shared is not None:
             self.shared = self.decoder.embed_tokens = value
         self.encoder.embed_tokens = value
 

@@ -29,7 +29,7 @@ def test_the_decoder_reads_the_shifted_input_by_default(head, tmp_path):
 
 def test_a_text_without_a_start_is_refused():
     model = CASES["BartModel"].ours({**CASES["BartModel"].values, "decoder_start_token_id": None})
-    with pytest.raises(FlaxModelsError, match="^pass decoder_input_ids: the configuration lacks decoder_start_token"):
+    with pytest.raises(FlaxModelsError, match=r"^pass decoder_input_ids: the configuration lacks decoder_start_token"):
         model(np.array([[5, 6]]))
 
 
@@ -80,11 +80,11 @@ def test_a_decoder_alone_leaves_the_configuration_alone():
     assert (config.is_decoder, config.is_encoder_decoder) == (False, True)
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_other_embeddings_are_shared_as_those_before(tied):
-    case = CASES["BartModel"]
-    model = case.ours({**case.values, "tie_word_embeddings": tied})
-    other = case.ours({**case.values, "tie_word_embeddings": False}, seed=1).shared
+@pytest.mark.parametrize("shared", [True, False])
+def test_other_embeddings_are_shared_as_those_before(shared):
+    case = CASES["MarianModel"]
+    model = case.ours({**case.values, "share_encoder_decoder_embeddings": shared})
+    other = case.ours(dict(case.values), seed=1).shared
     model.set_input_embeddings(other)
     assert model.get_input_embeddings() is other
-    assert (model.decoder.embed_tokens is other) == (model.shared is other) == tied
+    assert (model.decoder.embed_tokens is other) == (model.shared is other) == shared
