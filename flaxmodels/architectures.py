@@ -55,7 +55,10 @@ _DECODER = ("CausalLM", "SequenceClassification", "TokenClassification", "Questi
 ARCHITECTURES: dict[str, Architecture] = {
     "albert": _of("albert", "Albert", ("PreTraining", *_ENCODER)),
     "bart": _of(
-        "bart", "Bart", ("SequenceClassification", "QuestionAnswering"), Seq2SeqLM="BartForConditionalGeneration"
+        "bart",
+        "Bart",
+        ("CausalLM", "SequenceClassification", "QuestionAnswering"),
+        Seq2SeqLM="BartForConditionalGeneration",
     ),
     "bert": _of(
         "bert",
@@ -76,9 +79,17 @@ ARCHITECTURES: dict[str, Architecture] = {
     "gpt_neox": _of("gpt_neox", "GPTNeoX", _DECODER),
     "gptj": _of("gptj", "GPTJ", ("CausalLM", "SequenceClassification", "QuestionAnswering")),
     "llama": _of("llama", "Llama", _DECODER),
+    "marian": _of("marian", "Marian", ("CausalLM",), Seq2SeqLM="MarianMTModel"),
+    "mbart": _of(
+        "mbart",
+        "MBart",
+        ("CausalLM", "SequenceClassification", "QuestionAnswering"),
+        Seq2SeqLM="MBartForConditionalGeneration",
+    ),
     "mistral": _of("mistral", "Mistral", _DECODER),
     "olmo2": _of("olmo2", "Olmo2", _DECODER[:2]),
     "opt": _of("opt", "OPT", ("CausalLM", "SequenceClassification", "QuestionAnswering")),
+    "pegasus": _of("pegasus", "Pegasus", ("CausalLM",), Seq2SeqLM="PegasusForConditionalGeneration"),
     "phi3": _of("phi3", "Phi3", _DECODER[:3]),
     "qwen2": _of("qwen2", "Qwen2", _DECODER),
     "qwen3": _of("qwen3", "Qwen3", _DECODER),

@@ -86,6 +86,11 @@ class PreTrainedConfig:
     # ---- what the parts of a model ask, whatever an architecture calls it
 
     @property
+    def target_vocab_size(self) -> int:
+        """Number of words that a decoder reads and predicts; those of an encoder may be others."""
+        return self.vocab_size
+
+    @property
     def kv_heads(self) -> int:
         """Number of key-value heads; as many as query heads unless configured."""
         return getattr(self, "num_key_value_heads", None) or self.num_attention_heads

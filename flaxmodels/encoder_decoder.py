@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,6 +60,21 @@ class EncoderDecoderModel(PreTrainedModel):
         return base.encoder(**inputs)
 
 
+class DecoderAlone(EncoderDecoderModel):
+    """A decoder without its encoder, which looks at the hidden states of one if they are given."""
+
+    def __init__(self, config: Any, *args: Any, **kwargs: Any):
+        alone = copy.copy(self.config_class.from_any(config))
+        alone.is_decoder, alone.is_encoder_decoder = True, False
+        super().__init__(alone, *args, **kwargs)
+
+    def prepare_inputs_for_generation(
+        self, input_ids: jax.Array, attention_mask: jax.Array, position_ids: jax.Array, cache: Cache
+    ) -> dict[str, Any]:
+        """The inputs of `forward` for the next tokens of a text; as in transformers, positions count padding too."""
+        return {"input_ids": input_ids, "attention_mask": attention_mask, "past_key_values": cache}
+
+
 class EncoderDecoderBase(EncoderDecoderModel):
     """A model without a head, which has an `encoder` and a `decoder`."""
 
@@ -101,7 +117,7 @@ class EncoderDecoderBase(EncoderDecoderModel):
             source = {"input_ids": input_ids, "attention_mask": attention_mask, "inputs_embeds": inputs_embeds}
             encoded = self.encoder(**source, **options, dropout_rng=keys[0])
         if decoder_input_ids is None and decoder_inputs_embeds is None and input_ids is not None:
-            decoder_input_ids = shift_right(input_ids, self.config)
+            decoder_input_ids = self.shift_right(input_ids)
         decoded = self.decoder(
             input_ids=decoder_input_ids,
             attention_mask=decoder_attention_mask,
@@ -124,14 +140,15 @@ class EncoderDecoderBase(EncoderDecoderModel):
             encoder_attentions=None if encoded is None else _field(encoded, "attentions"),
         )
 
-
-def shift_right(input_ids: jax.Array, config: EncoderDecoderConfig) -> jax.Array:
-    """`input_ids` behind `decoder_start_token_id`, without their last token; -100 becomes padding."""
-    first, pad = config.decoder_start_token_id, config.pad_token_id
-    if first is None or pad is None:
-        raise FlaxModelsError("pass decoder_input_ids: the configuration lacks decoder_start_token_id or pad_token_id")
-    shifted = jnp.concatenate([jnp.full_like(input_ids[:, :1], first), input_ids[:, :-1]], axis=1)
-    return jnp.where(shifted == -100, pad, shifted)
+    def shift_right(self, input_ids: jax.Array) -> jax.Array:
+        """`input_ids` behind `decoder_start_token_id`, without their last token; -100 becomes padding."""
+        first, pad = self.config.decoder_start_token_id, self.config.pad_token_id
+        if first is None or pad is None:
+            raise FlaxModelsError(
+                "pass decoder_input_ids: the configuration lacks decoder_start_token_id or pad_token_id"
+            )
+        shifted = jnp.concatenate([jnp.full_like(input_ids[:, :1], first), input_ids[:, :-1]], axis=1)
+        return jnp.where(shifted == -100, pad, shifted)
 
 
 def _field(output: Any, name: str) -> Any:

@@ -40,8 +40,9 @@ class PreTrainedModel(Module):
         tp_plan: how tensor parallelism divides the layers, as `flaxmodels.sharding.rules.tensor_parallel` reads it.
         predicts_next_token: whether `generate` works; set by models with a head for causal language modelling.
         ignored_names: regular expressions for tensors that torch checkpoints have and that are not parameters.
-        file_names: from regular expressions to what replaces them in torch's names of parameters where files in torch
-            layout use others, those of an earlier version: so they are written, and both are read.
+        other_names: from regular expressions to what replaces them, one after another, in the torch name of a
+            parameter: what other classes, or another version of transformers, call it. Both names are read.
+        unsaved_names: regular expressions for parameters that files of the torch class do not have.
         config, policy: what is computed, and how.
         generation_config: settings of `generate` where a call gives none.
     """
@@ -51,7 +52,8 @@ class PreTrainedModel(Module):
     tp_plan: ClassVar[Mapping[str, str]] = {}
     main_input_name: ClassVar[str] = "input_ids"
     ignored_names: ClassVar[tuple[str, ...]] = ()
-    file_names: ClassVar[Mapping[str, str]] = {}
+    other_names: ClassVar[Mapping[str, str]] = {}
+    unsaved_names: ClassVar[tuple[str, ...]] = ()
     framework: ClassVar[str] = "flax"
     predicts_next_token: ClassVar[bool] = False
 

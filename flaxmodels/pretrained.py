@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding
 from flaxmodels.checkpoint import load, save
 from flaxmodels.checkpoint.hosts import crew_of
 from flaxmodels.checkpoint.into import load_into
-from flaxmodels.checkpoint.mapping import torch_view
+from flaxmodels.checkpoint.mapping import optional, torch_view
 from flaxmodels.checkpoint.params import DeviceSource, ParamsSource
 from flaxmodels.config import PreTrainedConfig
 from flaxmodels.errors import ConfigError, FlaxModelsError
@@ -145,11 +145,11 @@ def _load(
     complete: bool,
     copy: bool,
 ) -> tuple[dict[str, jax.Array], load.LoadingInfo]:
-    """The parameters by name; those that are not in the checkpoint are drawn if `complete`."""
+    """The parameters by name; those that the checkpoint should have and lacks are drawn if `complete`."""
     plan = load.plan_loading(model, weights)
     load.check(plan, weights, ignore_mismatched_sizes=ignore_mismatched_sizes)
     params = load.read_leaves(plan, weights.source, model._shapes(), placed, copy=copy)
-    if complete and (absent := set(model._shapes()) - set(params)):
+    if absent := (set(model._shapes()) if complete else optional(model)) - set(params):
         drawn = model._draw(jax.random.key(model.seed), absent)
         params |= drawn if placed is None else {k: jax.device_put(v, placed[k]) for k, v in drawn.items()}
     load.report(type(model).__name__, str(weights.path), plan)

@@ -27,6 +27,7 @@ class Wanted:
         is_base: whether the model is that base model itself.
         ignored: regular expressions (searched in the name) for tensors that a checkpoint may have for nothing.
         separator: what joins the parts of a name in the checkpoint.
+        optional: leaves that are not missing where a checkpoint lacks them.
     """
 
     rules: tuple[Rule, ...]
@@ -36,6 +37,7 @@ class Wanted:
     is_base: bool = False
     ignored: tuple[str, ...] = ()
     separator: str = "."
+    optional: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ def make_plan(wanted: Wanted, headers: Mapping[str, Header]) -> Plan:
         found = [_find(name, wanted.alternatives, headers, rename) for name in rule.sources]
         if None in found:
             absent = [name for name, there in zip(rule.sources, found, strict=True) if there is None]
-            missing |= dict.fromkeys(absent, rule.targets[0])
+            if not wanted.optional.issuperset(rule.targets):
+                missing |= dict.fromkeys(absent, rule.targets[0])
             continue
         expected = Mapped(HeadersOnly(wanted.leaves), [rule.inverse]).headers
         present = Rule(tuple(filter(None, found)), rule.targets, rule.ops)

@@ -7,12 +7,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from flax import traverse_util
 
 from flaxmodels.checkpoint import load
 from flaxmodels.errors import CheckpointError
 from flaxmodels.files.resolve import Weights, open_weights, resolve
+from flaxmodels.nn.module import is_abstract, split_shared
 
 _SET_THE_REST = "Pass strict=False, and no tensor of another shape, to set those that fit."
 
@@ -25,7 +27,10 @@ def load_into(model: Any, weights: Weights, strict: bool = True) -> load.Loading
     """
     plan = load.plan_loading(model, weights)
     load.check(plan, weights, strict=strict, remedy=_SET_THE_REST)
-    model._fill(load.read_leaves(plan, weights.source, model._shapes(), copy=True), complete=None)
+    params = load.read_leaves(plan, weights.source, model._shapes(), copy=True)
+    empty = {leaf.name for leaf in split_shared(model)[0] if leaf.torch.optional and is_abstract(leaf.variable)}
+    drawn = model._draw(jax.random.key(model.seed), empty - set(params))
+    model._fill(drawn | params, complete=None)
     return load.LoadingInfo.of(plan)
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -23,9 +22,8 @@ def wanted(model) -> Wanted:
         older = [leaf.full_names(name, ".") for name in leaf.torch.legacy_names]
         tied = tuple(alias for alias, first in aliases.items() if first is leaf)
         for name, *others in zip(leaf.torch_names, *older, strict=True):
-            names = (name, *others, *tied)
-            in_files = (each for known in names for each in (known, _file_name(model, known)))
-            alternatives[name] = tuple(dict.fromkeys(each for each in in_files if each != name))
+            elsewhere = _replaced(name, model.other_names)
+            alternatives[name] = (*others, *tied, *((elsewhere,) if elsewhere != name else ()))
     rules = tuple(Rule(leaf.torch_names, (leaf.name,), leaf.torch.ops + leaf.stacking) for leaf in leaves)
     return _wanted(model, leaves, rules, alternatives, ".")
 
@@ -51,30 +49,30 @@ def wanted_in_flax_layout(model, separator: str = "/") -> Wanted:
 
 def torch_view(model, leaves: Source) -> Mapped:
     """The parameters of `model`, given by "/"-joined path, under torch names and in torch layout."""
-    return Mapped(leaves, [rule.inverse for rule in wanted(model).rules])
+    return _present(leaves, (rule.inverse for rule in wanted(model).rules))
 
 
 def torch_file_view(model, leaves: Source) -> Mapped:
-    """As `torch_view`, under the names that files have."""
+    """`torch_view` without what files of the torch class do not have."""
     rules = (rule.inverse for rule in wanted(model).rules)
-    return Mapped(
-        leaves,
-        [replace(rule, targets=tuple(_file_name(model, name) for name in rule.targets)) for rule in rules],
-    )
+    unsaved = re.compile("|".join(model.unsaved_names) or "$.")
+    return _present(leaves, (rule for rule in rules if not unsaved.search(rule.targets[0])))
 
 
 def flax_view(model, leaves: Source) -> Mapped:
     """The parameters of `model`, given by "/"-joined path, as the retired Flax classes of transformers have them."""
-    return Mapped(leaves, [rule.inverse for rule in wanted_in_flax_layout(model).rules])
+    absent = {leaf.name for leaf in split_shared(model)[0] if leaf.torch.flax_name == ""}
+    rules = (rule.inverse for rule in wanted_in_flax_layout(model).rules)
+    return _present(leaves, (rule for rule in rules if rule.sources[0] not in absent))
 
 
 def unrolled_view(model, leaves: Source) -> Mapped:
     """The parameters of `model`, given by "/"-joined path, under our own names, with layers apart."""
-    rules = [
+    rules = (
         Rule((leaf.name,), leaf.full_names(leaf.path[-1], "/"), invert(leaf.stacking))
         for leaf in split_shared(model)[0]
-    ]
-    return Mapped(leaves, rules)
+    )
+    return _present(leaves, rules)
 
 
 def check_mapping(model) -> None:
@@ -90,18 +88,29 @@ def torch_headers(model) -> Mapping[str, Header]:
     return Mapped(HeadersOnly(found.leaves), [rule.inverse for rule in found.rules]).headers
 
 
-def _file_name(model, name: str) -> str:
-    """What files in torch layout call the parameter that torch calls `name`."""
-    for pattern, replacement in model.file_names.items():
+def _replaced(name: str, table: Mapping[str, str]) -> str:
+    """The name after all replacements, one behind another."""
+    for pattern, replacement in table.items():
         name = re.sub(pattern, replacement, name)
     return name
+
+
+def optional(model) -> set[str]:
+    """The paths of the parameters that a checkpoint may lack."""
+    return {leaf.name for leaf in split_shared(model)[0] if leaf.torch.optional}
+
+
+def _present(leaves: Source, rules: Iterable[Rule]) -> Mapped:
+    """The leaves seen through the rules, of which some lack: a checkpoint that is converted may not have all."""
+    return Mapped(leaves, [rule for rule in rules if leaves.headers.keys() >= set(rule.sources)])
 
 
 def _wanted(model, leaves: Sequence[Leaf], rules: tuple[Rule, ...], alternatives, separator: str) -> Wanted:
     check_bijection(rules)
     headers = {leaf.name: _header(leaf) for leaf in leaves}
     is_base = model.base_model is model
-    return Wanted(rules, headers, alternatives, model.base_model_prefix, is_base, model.ignored_names, separator)
+    prefix, ignored = model.base_model_prefix, model.ignored_names
+    return Wanted(rules, headers, alternatives, prefix, is_base, ignored, separator, frozenset(optional(model)))
 
 
 def _header(leaf: Leaf) -> Header:

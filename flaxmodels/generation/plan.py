@@ -70,7 +70,7 @@ def plan(
         cache_dtype=None if cache_dtype is None else str(to_dtype(cache_dtype)),
         variant=way.variant,
     )
-    padded, ends, vocab_size = prompt.padded(), chosen.eos_token_ids, model.config.vocab_size
+    padded, ends, vocab_size = prompt.padded(), chosen.eos_token_ids, model.config.target_vocab_size
     request = Request(
         padded.input_ids,
         padded.attention_mask,
@@ -112,9 +112,9 @@ class _Texts(NamedTuple):
 
 
 def _texts(model: Any, given: dict[str, Any], decoder_input_ids: Any, settings: GenerationConfig) -> _Texts:
-    vocab_size = model.config.vocab_size
+    vocab_size = model.config.target_vocab_size
     if model.config.is_encoder_decoder:
-        encoder = encoder_inputs(given, vocab_size)
+        encoder = encoder_inputs(given, model.config.vocab_size)
         if not encoder:
             raise FlaxModelsError(f"{type(model).__name__}: generate() needs input_ids, the input of the encoder")
         _check_source(model, encoder)

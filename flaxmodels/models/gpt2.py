@@ -274,19 +274,21 @@ class GPT2LMHeadModel(GPT2PreTrainedModel):
     """Next token prediction."""
 
     predicts_next_token = True
-    lm_head_bias: ClassVar[bool] = False
+    head_name: ClassVar[str] = "lm_head"
+    """Of the projection to the vocabulary."""
+    head_has_bias: ClassVar[bool] = False
 
     def build(self, config: Any, policy: Policy):
         table = self.set_base(config, policy).get_input_embeddings()
-        bias = param((config.vocab_size,), policy.param_dtype, zeros) if self.lm_head_bias else None
+        bias = param((config.vocab_size,), policy.param_dtype, zeros) if self.head_has_bias else None
         tied, init = config.tie_word_embeddings, normal(config.initializer_range)
-        self.lm_head = vocabulary_projection(table, policy, tied=tied, init=init, bias=bias)
+        setattr(self, self.head_name, vocabulary_projection(table, policy, tied=tied, init=init, bias=bias))
 
     def head(self, outputs, inputs, dropout_rng):
-        return outputs.to(CausalLMOutput, logits=self.lm_head(outputs.last_hidden_state))
+        return outputs.to(CausalLMOutput, logits=self.get_output_embeddings()(outputs.last_hidden_state))
 
     def get_output_embeddings(self) -> Linear | TiedLinear:
-        return self.lm_head
+        return getattr(self, self.head_name)
 
 
 class GPT2DoubleHeadsModel(GPT2LMHeadModel):

@@ -220,7 +220,8 @@ GPTNeoXPreTrainedModel.base_class = GPTNeoXModel
 class GPTNeoXForCausalLM(GPTNeoXPreTrainedModel, GPT2LMHeadModel):
     """Next token prediction."""
 
-    file_names = {r"^lm_head\.": "embed_out."}
+    head_name = "embed_out"
+    other_names = {r"^embed_out\.": "lm_head."}
 
 
 class GPTNeoXForSequenceClassification(GPTNeoXPreTrainedModel, GPT2ForSequenceClassification):

@@ -210,7 +210,7 @@ GPTJPreTrainedModel.base_class = GPTJModel
 class GPTJForCausalLM(GPTJPreTrainedModel, GPT2LMHeadModel):
     """Next token prediction."""
 
-    lm_head_bias = True
+    head_has_bias = True
 
 
 class GPTJForSequenceClassification(GPTJPreTrainedModel, GPT2ForSequenceClassification):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -117,6 +119,30 @@ class Embedding(Module):
 
     def __call__(self, ids: jax.Array) -> jax.Array:
         return jnp.take(self.embedding[...], ids, axis=0, mode="clip").astype(self.dtype)
+
+
+class SinusoidalPositions(Embedding):
+    """A fixed table: sines in the first half of the features, cosines in the second (arXiv 1706.03762).
+
+    It is computed where a checkpoint lacks it, and gets no gradient.
+    """
+
+    torch_leaves = {"embedding": TorchLeaf("weight", optional=True, flax_name="")}
+
+    def __init__(self, num_embeddings: int, features: int, policy: Policy):
+        super().__init__(num_embeddings, features, policy, init=_sinusoids)
+
+    def __call__(self, ids: jax.Array) -> jax.Array:
+        return jax.lax.stop_gradient(super().__call__(ids))
+
+
+def _sinusoids(key: Any, shape: Any, dtype: Any = jnp.float32, out_sharding: Any = None) -> jax.Array:
+    """The initialiser of `SinusoidalPositions`; computed in float64, as in transformers."""
+    positions, features = shape
+    wavelengths = 10000.0 ** (np.arange(0, features, 2) / features)
+    angles = np.arange(positions)[:, None] / wavelengths[None]
+    table = np.concatenate([np.sin(angles), np.cos(angles[:, : features // 2])], axis=1)
+    return jnp.asarray(table.astype(np.float32), dtype)
 
 
 def embed(table: Embedding, input_ids: jax.Array | None, inputs_embeds: jax.Array | None) -> jax.Array:

@@ -31,13 +31,16 @@ class TorchLeaf:
         name: what torch calls it.
         ops: from torch's layout to ours.
         legacy_names: what older torch checkpoints call it.
-        flax_name: what the retired Flax classes of transformers call it, where that is not our name.
+        optional: whether a checkpoint may lack it, as its initial value is the right one.
+        flax_name: what the retired Flax classes of transformers call it, where that is not our name; "" if their files
+            do not have it.
         flax_ops: from their layout to ours, where that is not the same.
     """
 
     name: str
     ops: tuple[Op, ...] = ()
     legacy_names: tuple[str, ...] = ()
+    optional: bool = False
     flax_name: str | None = None
     flax_ops: tuple[Op, ...] = ()
 

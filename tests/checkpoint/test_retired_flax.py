@@ -7,11 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flaxmodels import AutoModelForCausalLM, AutoModelForMaskedLM
+from flaxmodels import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 from flaxmodels.files.resolve import resolve
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "retired_flax"
-CLASSES = {"bert": AutoModelForMaskedLM, "llama": AutoModelForCausalLM, "gpt2": AutoModelForCausalLM}
+CLASSES = {
+    "bart": AutoModelForSeq2SeqLM,
+    "bert": AutoModelForMaskedLM,
+    "gpt2": AutoModelForCausalLM,
+    "llama": AutoModelForCausalLM,
+    "marian": AutoModelForSeq2SeqLM,
+}
 IDS = np.array([[5, 7, 11, 13, 2]])
 
 

@@ -18,11 +18,14 @@ MASK = np.array([[1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0, 0], [0, 0, 0, 1, 1, 1
 
 
 def torch_model(case: Case) -> torch.nn.Module:
-    """The reference model: every parameter drawn at random, biases and scales too."""
+    """The reference model: every parameter that is not fixed drawn at random, biases and scales too."""
     generator = torch.Generator().manual_seed(0)
     model = case.theirs(case.theirs.config_class(**case.values, attn_implementation="eager")).eval()
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        biases = [(name, buffer) for name, buffer in model.named_buffers() if name == "final_logits_bias"]
+        for name, parameter in [*model.named_parameters(), *biases]:
+            if name.endswith("embed_positions.weight") and not parameter.requires_grad:
+                continue  # sines and cosines, which files may lack
             around = 1.0 if name.endswith("weight") and parameter.ndim == 1 else 0.0
             parameter.normal_(around, 0.2, generator=generator)
         for name, buffer in model.named_buffers():
@@ -32,6 +35,8 @@ def torch_model(case: Case) -> torch.nn.Module:
                 buffer.uniform_(0.2, 0.4, generator=generator)
             elif "num_batches" in name:
                 buffer.fill_(7)
+        for _, bias in biases:
+            bias[:, model.config.pad_token_id] = -9.0  # models that were trained do not predict padding
     return model
 
 
@@ -56,9 +61,9 @@ def inputs_for(case: Case, *, embedded: bool = False) -> dict[str, np.ndarray]:
     ids[1][MASK[1] == 0] = pad
     inputs = {"input_ids": ids, "attention_mask": MASK}
     if config.is_encoder_decoder:
-        ids[ids == config.eos_token_id] = config.bos_token_id
+        words = [token for token in range(config.target_vocab_size) if token != pad]
+        ids[ids == config.eos_token_id] = next(word for word in words if word != config.eos_token_id)
         ids[:, 4] = config.eos_token_id
-        words = [token for token in range(config.vocab_size) if token != pad]
         inputs |= {"decoder_input_ids": rng.choice(words, MASK.shape), "decoder_attention_mask": MASK}
         embedded = embedded and not case.head.endswith("SequenceClassification")
     # transformers reads choices of GPT-2 as ids alone, and summarises them by "cls_index" alone.
@@ -66,9 +71,9 @@ def inputs_for(case: Case, *, embedded: bool = False) -> dict[str, np.ndarray]:
     if embedded and not doubled:
         features = getattr(config, "embedding_features", config.hidden_size)
         inputs["inputs_embeds"] = rng.normal(size=(*MASK.shape, features)).astype(np.float32)
-        # transformers forgets the positions of choices in DistilBERT.
+        # transformers forgets the positions of choices in DistilBERT, and does not take those of some decoders.
         forgotten = case.head == "DistilBertForMultipleChoice"
-        if "position_ids" in taken and not config.is_encoder_decoder and not forgotten:
+        if "position_ids" in inspect.signature(case.theirs.forward).parameters and not forgotten:
             inputs["position_ids"] = rng.integers(0, MASK.shape[1], MASK.shape)
         del inputs["input_ids"]
     if "token_type_ids" in taken:
