@@ -50,6 +50,7 @@ def _of(
 
 _ENCODER = ("MaskedLM", "SequenceClassification", "MultipleChoice", "TokenClassification", "QuestionAnswering")
 _BOTH = ("CausalLM", *_ENCODER)
+_T5 = ("SequenceClassification", "TokenClassification", "QuestionAnswering")
 _DECODER = ("CausalLM", "SequenceClassification", "TokenClassification", "QuestionAnswering")
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -73,12 +74,22 @@ ARCHITECTURES: dict[str, Architecture] = {
     "gpt2": _of("gpt2", "GPT2", _DECODER[1:], CausalLM="GPT2LMHeadModel"),
     "llama": _of("llama", "Llama", _DECODER),
     "mistral": _of("mistral", "Mistral", _DECODER),
+    "mt5": _of("mt5", "MT5", _T5, Seq2SeqLM="MT5ForConditionalGeneration", TextEncoding="MT5EncoderModel"),
     "olmo2": _of("olmo2", "Olmo2", _DECODER[:2]),
     "phi3": _of("phi3", "Phi3", _DECODER[:3]),
     "qwen2": _of("qwen2", "Qwen2", _DECODER),
     "qwen3": _of("qwen3", "Qwen3", _DECODER),
     "roberta": _of("roberta", "Roberta", _BOTH),
     "smollm3": _of("smollm3", "SmolLM3", _DECODER),
+    "t5": _of(
+        "t5",
+        "T5",
+        _T5,
+        PreTraining="T5ForConditionalGeneration",
+        Seq2SeqLM="T5ForConditionalGeneration",
+        TextEncoding="T5EncoderModel",
+    ),
+    "umt5": _of("umt5", "UMT5", _T5, Seq2SeqLM="UMT5ForConditionalGeneration", TextEncoding="UMT5EncoderModel"),
     "xlm-roberta": _of("xlm_roberta", "XLMRoberta", _BOTH),
 }
 """The architectures of the library, by model type."""

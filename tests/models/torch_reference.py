@@ -20,11 +20,21 @@ MASK = np.array([[1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0, 0], [0, 0, 0, 1, 1, 1
 def torch_model(case: Case) -> torch.nn.Module:
     """The reference model: every parameter drawn at random, biases and scales too."""
     generator = torch.Generator().manual_seed(0)
-    model = case.theirs(case.theirs.config_class(**case.values, attn_implementation="eager")).eval()
+    model = untied(case, case.theirs(case.theirs.config_class(**case.values, attn_implementation="eager")).eval())
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             around = 1.0 if name.endswith("weight") and parameter.ndim == 1 else 0.0
             parameter.normal_(around, 0.2, generator=generator)
+    return model
+
+
+def untied(case: Case, model: torch.nn.Module) -> torch.nn.Module:
+    """With an output projection of its own if the case says so, whatever transformers 5 makes of that in a T5."""
+    output = model.get_output_embeddings()
+    if not case.values.get("tie_word_embeddings", True) and model.config.tie_word_embeddings and output is not None:
+        output.weight = torch.nn.Parameter(output.weight.detach().clone())
+        model.all_tied_weights_keys.pop("lm_head.weight")
+        model.config.tie_word_embeddings = False
     return model
 
 
@@ -48,10 +58,10 @@ def inputs_for(case: Case, *, embedded: bool = False) -> dict[str, np.ndarray]:
     ids = rng.choice([token for token in range(config.vocab_size) if token != pad], MASK.shape)
     ids[1][MASK[1] == 0] = pad
     inputs = {"input_ids": ids, "attention_mask": MASK}
-    if config.is_encoder_decoder:
-        ids[ids == config.eos_token_id] = config.bos_token_id
-        ids[:, 4] = config.eos_token_id
+    if "decoder_input_ids" in taken:
         words = [token for token in range(config.vocab_size) if token != pad]
+        ids[ids == config.eos_token_id] = next(token for token in words if token != config.eos_token_id)
+        ids[:, 4] = config.eos_token_id
         inputs |= {"decoder_input_ids": rng.choice(words, MASK.shape), "decoder_attention_mask": MASK}
         embedded = embedded and not case.head.endswith("SequenceClassification")
     if embedded:
@@ -59,7 +69,7 @@ def inputs_for(case: Case, *, embedded: bool = False) -> dict[str, np.ndarray]:
         inputs["inputs_embeds"] = rng.normal(size=(*MASK.shape, features)).astype(np.float32)
         # transformers forgets the positions of choices in DistilBERT.
         forgotten = case.head == "DistilBertForMultipleChoice"
-        if not config.is_encoder_decoder and not forgotten:
+        if "position_ids" in taken and not forgotten:
             inputs["position_ids"] = rng.integers(0, MASK.shape[1], MASK.shape)
         del inputs["input_ids"]
     if "token_type_ids" in taken:
