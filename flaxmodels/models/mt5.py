@@ -47,8 +47,6 @@ class MT5Model(MT5PreTrainedModel, T5Model):
 class MT5EncoderModel(MT5PreTrainedModel, T5EncoderModel):
     """The encoder alone."""
 
-    ignored_names = T5PreTrainedModel.ignored_names
-
 
 MT5PreTrainedModel.base_class, MT5PreTrainedModel.encoder_class = MT5Model, MT5EncoderModel
 

@@ -304,7 +304,7 @@ class T5Stack(Module):
         dropout_rng=None,
     ) -> BaseModelOutput:
         if position_ids is not None:
-            raise FlaxModelsError("decoder_position_ids: T5 counts the tokens between two, and has no positions")
+            raise FlaxModelsError("decoder_position_ids: T5 has no positions")
         words = embed(self.embed_tokens, input_ids, inputs_embeds)
         cache = None if past_key_values is None else self_attention_cache(past_key_values)
         q_len, rate = words.shape[1], self.dropout_rate
@@ -484,6 +484,8 @@ class T5ForSequenceClassification(T5PreTrainedModel):
 
 class T5ForTokenClassification(T5PreTrainedModel):
     """A label for each token, by the encoder alone."""
+
+    ignored_names = T5EncoderModel.ignored_names
 
     def build(self, config: T5Config, policy: Policy):
         self.dropout_rate = config.classifier_dropout

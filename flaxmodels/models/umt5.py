@@ -69,8 +69,6 @@ class UMT5Model(UMT5PreTrainedModel, T5Model):
 class UMT5EncoderModel(UMT5PreTrainedModel, T5EncoderModel):
     """The encoder alone."""
 
-    ignored_names = T5PreTrainedModel.ignored_names
-
 
 UMT5PreTrainedModel.base_class, UMT5PreTrainedModel.encoder_class = UMT5Model, UMT5EncoderModel
 

@@ -7,12 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flaxmodels import AutoModelForCausalLM, AutoModelForMaskedLM
+from flaxmodels import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 from flaxmodels.files.resolve import resolve
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "retired_flax"
-CLASSES = {"bert": AutoModelForMaskedLM, "llama": AutoModelForCausalLM, "gpt2": AutoModelForCausalLM}
+CLASSES = {
+    "bert": AutoModelForMaskedLM,
+    "llama": AutoModelForCausalLM,
+    "gpt2": AutoModelForCausalLM,
+    "t5": AutoModelForSeq2SeqLM,
+    "mt5": AutoModelForSeq2SeqLM,
+}
 IDS = np.array([[5, 7, 11, 13, 2]])
+DECODER_IDS = {"decoder_input_ids": np.array([[0, 3, 8, 5]])}
 
 
 def tensors(folder):
@@ -28,6 +35,7 @@ def test_their_file_gives_their_logits_and_is_written_back(model_type, sharded, 
     model, info = CLASSES[model_type].from_pretrained(folder, output_loading_info=True, scan_layers=scan_layers)
     assert (info.missing_keys, info.unexpected_keys, info.mismatched_keys) == ([], [], [])
     expected = np.load(folder / "logits.npy")
-    np.testing.assert_allclose(model(IDS).logits, expected, atol=1e-5 * np.abs(expected).max())
+    inputs = DECODER_IDS if model.config.is_encoder_decoder else {}
+    np.testing.assert_allclose(model(IDS, **inputs).logits, expected, atol=1e-5 * np.abs(expected).max())
     model.save_pretrained(tmp_path, safe_serialization=False, max_shard_size="4KB" if sharded else "5GB")
     assert tensors(tmp_path) == tensors(folder)
