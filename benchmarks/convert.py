@@ -97,10 +97,11 @@ def verify(first: Path, second: Path) -> dict[str, float]:
     from flaxmodels.files.resolve import resolve
 
     found = {}
-    locations = resolve(first), resolve(second)
+    location, other = resolve(first), resolve(second)
 
     def work() -> None:
-        found["same"] = compare(described(locations[0]), *(location.weights() for location in locations)).same
+        weights = location.weights()
+        found["same"] = compare(described(location, weights), weights, other.weights()).same
 
     return peak(work) | found
 

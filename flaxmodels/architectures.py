@@ -50,6 +50,7 @@ def _of(
 
 _ENCODER = ("MaskedLM", "SequenceClassification", "MultipleChoice", "TokenClassification", "QuestionAnswering")
 _BOTH = ("CausalLM", *_ENCODER)
+_T5 = ("SequenceClassification", "TokenClassification", "QuestionAnswering")
 _DECODER = ("CausalLM", "SequenceClassification", "TokenClassification", "QuestionAnswering")
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -87,6 +88,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         Seq2SeqLM="MBartForConditionalGeneration",
     ),
     "mistral": _of("mistral", "Mistral", _DECODER),
+    "mt5": _of("mt5", "MT5", _T5, Seq2SeqLM="MT5ForConditionalGeneration", TextEncoding="MT5EncoderModel"),
     "olmo2": _of("olmo2", "Olmo2", _DECODER[:2]),
     "opt": _of("opt", "OPT", ("CausalLM", "SequenceClassification", "QuestionAnswering")),
     "pegasus": _of("pegasus", "Pegasus", ("CausalLM",), Seq2SeqLM="PegasusForConditionalGeneration"),
@@ -96,6 +98,15 @@ ARCHITECTURES: dict[str, Architecture] = {
     "resnet": _of("resnet", "ResNet", ("ImageClassification",), Backbone="ResNetBackbone"),
     "roberta": _of("roberta", "Roberta", _BOTH),
     "smollm3": _of("smollm3", "SmolLM3", _DECODER),
+    "t5": _of(
+        "t5",
+        "T5",
+        _T5,
+        PreTraining="T5ForConditionalGeneration",
+        Seq2SeqLM="T5ForConditionalGeneration",
+        TextEncoding="T5EncoderModel",
+    ),
+    "umt5": _of("umt5", "UMT5", _T5, Seq2SeqLM="UMT5ForConditionalGeneration", TextEncoding="UMT5EncoderModel"),
     "xlm-roberta": _of("xlm_roberta", "XLMRoberta", _BOTH),
 }
 """The architectures of the library, by model type."""

@@ -18,11 +18,10 @@ from flaxmodels.outputs import BaseModelOutput, Seq2SeqModelOutput
 
 
 class EncoderDecoderConfig(PreTrainedConfig):
-    """Configuration with `decoder_layers`, `decoder_attention_heads` and `decoder_start_token_id`."""
+    """Configuration of these models. A subclass has `decoder_layers` and `decoder_attention_heads`, or overrides what
+    is asked here in other words."""
 
     is_encoder_decoder: bool = True
-    decoder_layers: int = 12
-    decoder_attention_heads: int = 16
     decoder_start_token_id: int | None = None
 
     @property

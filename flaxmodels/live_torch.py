@@ -21,7 +21,7 @@ from flaxmodels.files.resolve import Weights, open_weights
 from flaxmodels.model import PreTrainedModel
 from flaxmodels.nn.functional import Params, flatten
 from flaxmodels.nn.policy import Policy, to_dtype
-from flaxmodels.pretrained import named_as_torch
+from flaxmodels.pretrained import describe, named_as_torch
 from flaxmodels.registry import find_class
 from interop import torch_bridge
 
@@ -44,7 +44,8 @@ def from_torch(module: Any, *, dtype: Any = None, param_dtype: Any = None, **opt
     state = _arrays(module.state_dict())
     stored = next(value.dtype for value in state.values() if not np.issubdtype(value.dtype, np.integer))
     policy = Policy(to_dtype(dtype or stored), to_dtype(param_dtype or stored), **options)
-    model = cls.part(module.config, policy)
+    weights = Weights(Path("state_dict"), DeviceSource(state), "torch")
+    model = describe(cls, cls.config_class.from_any(module.config), policy, weights)
     model._fill(flatten(convert_pytorch_state_dict_to_flax(state, model)), complete=nnx.Variable)
     return model
 

@@ -108,7 +108,7 @@ def from_pretrained(
     wishes = [torch_dtype or dtype or "float32", torch_dtype or param_dtype or "float32"]
     dtypes = [_auto_dtype(found, weights.source) if wish == "auto" else wish for wish in wishes]
     policy = Policy(to_dtype(dtypes[0]), to_dtype(dtypes[1]), attn_implementation, scan_layers, remat)
-    model = cls.part(found, policy, *model_args)
+    model = describe(cls, found, policy, weights, *model_args)
     model.seed = seed
     if cls.can_generate() and (path := location.find(GENERATION_CONFIG_NAME)):
         model.generation_config = GenerationConfig(**read_json(path))
@@ -122,6 +122,24 @@ def from_pretrained(
     result = (model,) if _do_init else (model, nest(params))
     result += (info,) if output_loading_info else ()
     return result if len(result) > 1 else model
+
+
+def describe(cls: Any, config: PreTrainedConfig, policy: Policy, weights: Weights, *args: Any) -> Any:
+    """The model without parameters, for these weights.
+
+    transformers 5 writes `tie_word_embeddings: true` for every T5, and takes weights that differ in the file as what
+    they are: not tied. So does this, and says so in `config`.
+    """
+    model = cls.part(config, policy, *args)
+    if config.tie_word_embeddings and (apart := load.untied(model, weights)):
+        load.logger.warning(
+            "The configuration ties %s to another weight, but %s holds other values for it: it is not tied",
+            ", ".join(apart),
+            weights.path,
+        )
+        config.tie_word_embeddings = False
+        model = cls.part(config, policy, *args)
+    return model
 
 
 def _config(cls: Any, location: Location, config: Any, overrides: dict[str, Any]) -> PreTrainedConfig:

@@ -18,6 +18,7 @@ from flaxmodels.checkpoint.mapping import wanted, wanted_in_flax_layout
 from flaxmodels.checkpoint.memory import Arena
 from flaxmodels.errors import CheckpointMismatch
 from flaxmodels.files.resolve import Weights
+from flaxmodels.nn.module import split_shared
 from interop.plan import Plan, make_plan
 from interop.source import Index, Source
 
@@ -50,6 +51,23 @@ def plan_loading(model, weights: Weights) -> Plan:
         separator = "/" if any("/" in name for name in weights.source.headers) else "."
         return make_plan(wanted_in_flax_layout(model, separator), weights.source.headers)
     return make_plan(wanted(model), weights.source.headers)
+
+
+def untied(model, weights: Weights) -> list[str]:
+    """The tensors that `model` shares with others, and of which a checkpoint in torch layout holds other values."""
+    headers = weights.source.headers if weights.layout == "torch" else {}
+    pairs = {name: leaf.torch_names[0] for name, leaf in split_shared(model)[1].items()}
+    both = [(name, first) for name, first in pairs.items() if name in headers and first in headers]
+    return [
+        name
+        for name, first in both
+        if headers[name] == headers[first] and not _same_bits(weights.source.read(name), weights.source.read(first))
+    ]
+
+
+def _same_bits(left, right) -> bool:
+    bits = np.dtype(f"u{left.dtype.itemsize}")
+    return np.array_equal(np.asarray(left).view(bits), np.asarray(right).view(bits))
 
 
 def check(

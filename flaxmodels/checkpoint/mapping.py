@@ -39,9 +39,7 @@ def wanted_in_flax_layout(model, separator: str = "/") -> Wanted:
     for leaf in leaves:
         theirs = leaf.full_names(leaf.torch.flax_name or leaf.path[-1], separator)
         alternatives |= {
-            name: (own,)
-            for name, own in zip(theirs, leaf.full_names(leaf.path[-1], separator), strict=True)
-            if name != own
+            name: (own,) for name, own in zip(theirs, leaf.own_names(separator), strict=True) if name != own
         }
         rules.append(Rule(theirs, (leaf.name,), leaf.torch.flax_ops + leaf.stacking))
     return _wanted(model, leaves, tuple(rules), alternatives, separator)
@@ -68,10 +66,7 @@ def flax_view(model, leaves: Source) -> Mapped:
 
 def unrolled_view(model, leaves: Source) -> Mapped:
     """The parameters of `model`, given by "/"-joined path, under our own names, with layers apart."""
-    rules = (
-        Rule((leaf.name,), leaf.full_names(leaf.path[-1], "/"), invert(leaf.stacking))
-        for leaf in split_shared(model)[0]
-    )
+    rules = (Rule((leaf.name,), leaf.own_names("/"), invert(leaf.stacking)) for leaf in split_shared(model)[0])
     return _present(leaves, rules)
 
 

@@ -43,10 +43,11 @@ def console(*, stderr: bool = False) -> Console:
     return found if found.is_terminal else Console(stderr=stderr, width=1000)
 
 
-def described(location: Any, architecture: str | None = None, param_dtype: str = "float32") -> Any:
-    """The model at a location without its parameters, of the class named or of the one its configuration names."""
+def described(location: Any, weights: Any, architecture: str | None = None, param_dtype: str = "float32") -> Any:
+    """The model for weights at a location, of the class named or of the one its configuration names."""
     from flaxmodels.errors import ConfigError
     from flaxmodels.nn.policy import Policy, to_dtype
+    from flaxmodels.pretrained import describe
     from flaxmodels.registry import ARCHITECTURES, find_class
 
     config = location.config()
@@ -58,7 +59,8 @@ def described(location: Any, architecture: str | None = None, param_dtype: str =
             f"no class for {', '.join(names) or 'this checkpoint, whose config.json names no architectures'}: "
             f"pass --architecture with one of {', '.join(known)}"
         )
-    return found.part(config, Policy(param_dtype=to_dtype(param_dtype)))
+    policy = Policy(param_dtype=to_dtype(param_dtype))
+    return describe(found, found.config_class.from_any(config), policy, weights)
 
 
 def tokenizer_path(location: Any) -> Path:

@@ -42,7 +42,8 @@ def convert(
 
     location = resolve(source)
     if dry_run:
-        show_plan(described(location, architecture), location.weights(variant=variant))
+        weights = location.weights(variant=variant)
+        show_plan(described(location, weights, architecture), weights)
         return
     plan = run(location, destination, to.value, param_dtype.value, max_shard_size, architecture, variant, strict)
     size = sum(file.stat().st_size for file in destination.iterdir() if file.is_file())
@@ -50,9 +51,8 @@ def convert(
     if plan.unexpected:
         console().print(f"[bold yellow]{len(plan.unexpected)} not converted:[/] {', '.join(plan.unexpected)}")
     if verify:
-        compare_weights(
-            described(location, architecture), location.weights(variant=variant), resolve(destination).weights()
-        )
+        weights = location.weights(variant=variant)
+        compare_weights(described(location, weights, architecture), weights, resolve(destination).weights())
 
 
 def run(
@@ -69,12 +69,13 @@ def run(
     from flaxmodels.checkpoint.convert import convert as convert_weights
     from flaxmodels.nn.policy import to_dtype
 
-    model = described(location, architecture)
+    weights = location.weights(variant=variant)
+    model = described(location, weights, architecture)
     dtype = None if param_dtype == "auto" else to_dtype(param_dtype)
     names = {"architectures": [type(model).__name__]} | ({} if dtype is None else {"torch_dtype": dtype.name})
     return convert_weights(
         model,
-        location.weights(variant=variant),
+        weights,
         destination,
         to=to,
         config=model.config.to_json_string(**names),

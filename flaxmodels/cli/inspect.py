@@ -22,7 +22,8 @@ def inspect(
     from flaxmodels.files.resolve import resolve
 
     location = resolve(model)
-    show_plan(described(location, architecture), location.weights(variant=variant))
+    weights = location.weights(variant=variant)
+    show_plan(described(location, weights, architecture), weights)
 
 
 def show_plan(model: Any, weights: Any) -> None:

@@ -36,9 +36,9 @@ def verify(
 
     if plot is not None and not outputs:
         raise FlaxModelsError("--plot shows the errors of --outputs: pass both")
-    locations = resolve(first), resolve(second)
-    model = described(locations[0], architecture)
-    same = compare_weights(model, *(location.weights() for location in locations), every=every)
+    location, both = resolve(first), [resolve(path).weights() for path in (first, second)]
+    model = described(location, both[0], architecture)
+    same = compare_weights(model, *both, every=every)
     if outputs:
         show_outputs(compare_outputs(type(model), first, second), plot)
     if not same:

@@ -25,6 +25,12 @@ def last_token(logits: jax.Array, input_ids: jax.Array | None, pad_token_id: int
     return jnp.take_along_axis(logits, last[:, None, None], axis=1)[:, 0]
 
 
+def last_chosen(hidden_states: jax.Array, chosen: jax.Array) -> jax.Array:
+    """`[batch, q_len, hidden]` at the last token of each row that is `chosen`, bool `[batch, q_len]`."""
+    last = chosen.shape[1] - 1 - jnp.argmax(chosen[:, ::-1], axis=1)
+    return jnp.take_along_axis(hidden_states, last[:, None, None], axis=1)[:, 0]
+
+
 def span_logits(head: Linear, hidden_states: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Start and end logits, each `[batch, q_len]`, of a head with two outputs."""
     logits = head(hidden_states)

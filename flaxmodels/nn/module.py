@@ -49,10 +49,12 @@ class Module(nnx.Module):
     """Base of every module of the library.
 
     `torch_leaves` says how torch stores the parameters that the class itself owns; a parameter that it does not
-    list has the same name and layout there.
+    list has the same name and layout there. `torch_path` says where others have a module of the class in the module
+    that holds it, joined by ".", if not under the name of its attribute.
     """
 
     torch_leaves: ClassVar[dict[str, TorchLeaf]] = {}
+    torch_path: ClassVar[str] = ""
 
     def __setattr__(self, name: str, value: Any) -> None:
         count_change()
@@ -122,8 +124,14 @@ class Leaf:
         return self.full_names(self.torch.name, ".")
 
     def full_names(self, name: str, separator: str) -> tuple[str, ...]:
-        """The path of the owning module in every layer, with `name` behind it."""
+        """The path that others give the owning module in every layer, with `name` behind it."""
+        if elsewhere := getattr(self.owner, "torch_path", ""):
+            return tuple(separator.join((*path[:-2], *elsewhere.split("."), name)) for path in self.paths)
         return tuple(separator.join((*path[:-1], name)) for path in self.paths)
+
+    def own_names(self, separator: str) -> tuple[str, ...]:
+        """The path joined by `separator`, once for each layer that the parameter holds."""
+        return tuple(map(separator.join, self.paths))
 
     @property
     def paths(self) -> tuple[tuple[str, ...], ...]:

@@ -17,8 +17,11 @@ CLASSES = {
     "gpt2": AutoModelForCausalLM,
     "llama": AutoModelForCausalLM,
     "marian": AutoModelForSeq2SeqLM,
+    "mt5": AutoModelForSeq2SeqLM,
+    "t5": AutoModelForSeq2SeqLM,
 }
 IDS = np.array([[5, 7, 11, 13, 2]])
+DECODER_IDS = {"decoder_input_ids": np.array([[0, 3, 8, 5]])}
 
 
 def tensors(folder):
@@ -34,6 +37,7 @@ def test_their_file_gives_their_logits_and_is_written_back(model_type, sharded, 
     model, info = CLASSES[model_type].from_pretrained(folder, output_loading_info=True, scan_layers=scan_layers)
     assert (info.missing_keys, info.unexpected_keys, info.mismatched_keys) == ([], [], [])
     expected = np.load(folder / "logits.npy")
-    np.testing.assert_allclose(model(IDS).logits, expected, atol=1e-5 * np.abs(expected).max())
+    inputs = DECODER_IDS if "t5" in model_type else {}
+    np.testing.assert_allclose(model(IDS, **inputs).logits, expected, atol=1e-5 * np.abs(expected).max())
     model.save_pretrained(tmp_path, safe_serialization=False, max_shard_size="4KB" if sharded else "5GB")
     assert tensors(tmp_path) == tensors(folder)

@@ -8,7 +8,11 @@ from generation.pairs import make_pair, torch_sequences
 from models.tiny_configs import CASES
 
 CONDITIONAL = [case for case in CASES if case.ours.can_generate() and hasattr(case.ours, "encode")]
-CONDITIONAL = [case for case in CONDITIONAL if not case.is_decoder and "untied" not in case.name]
+CONDITIONAL = [
+    case
+    for case in CONDITIONAL
+    if not case.is_decoder and not case.name.endswith(("Generation-untied", "vocabularies-untied"))
+]
 SETTINGS = [
     {},
     {"num_beams": 4, "length_penalty": 2.0, "early_stopping": True, "num_return_sequences": 2},

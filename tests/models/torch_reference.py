@@ -20,7 +20,7 @@ MASK = np.array([[1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0, 0], [0, 0, 0, 1, 1, 1
 def torch_model(case: Case) -> torch.nn.Module:
     """The reference model: every parameter that is not fixed drawn at random, biases and scales too."""
     generator = torch.Generator().manual_seed(0)
-    model = case.theirs(case.theirs.config_class(**case.values, attn_implementation="eager")).eval()
+    model = untied(case, case.theirs(case.theirs.config_class(**case.values, attn_implementation="eager")).eval())
     with torch.no_grad():
         biases = [(name, buffer) for name, buffer in model.named_buffers() if name == "final_logits_bias"]
         for name, parameter in [*model.named_parameters(), *biases]:
@@ -37,6 +37,16 @@ def torch_model(case: Case) -> torch.nn.Module:
                 buffer.fill_(7)
         for _, bias in biases:
             bias[:, model.config.pad_token_id] = -9.0  # models that were trained do not predict padding
+    return model
+
+
+def untied(case: Case, model: torch.nn.Module) -> torch.nn.Module:
+    """With an output projection of its own if the case says so, whatever transformers 5 makes of that in a T5."""
+    output = model.get_output_embeddings()
+    if not case.values.get("tie_word_embeddings", True) and model.config.tie_word_embeddings and output is not None:
+        output.weight = torch.nn.Parameter(output.weight.detach().clone())
+        model.all_tied_weights_keys.pop("lm_head.weight")
+        model.config.tie_word_embeddings = False
     return model
 
 
@@ -60,7 +70,7 @@ def inputs_for(case: Case, *, embedded: bool = False) -> dict[str, np.ndarray]:
     ids = rng.choice([token for token in range(config.vocab_size) if token != pad], MASK.shape)
     ids[1][MASK[1] == 0] = pad
     inputs = {"input_ids": ids, "attention_mask": MASK}
-    if config.is_encoder_decoder:
+    if "decoder_input_ids" in taken:
         words = [token for token in range(config.target_vocab_size) if token != pad]
         ids[ids == config.eos_token_id] = next(word for word in words if word != config.eos_token_id)
         ids[:, 4] = config.eos_token_id
@@ -73,7 +83,8 @@ def inputs_for(case: Case, *, embedded: bool = False) -> dict[str, np.ndarray]:
         inputs["inputs_embeds"] = rng.normal(size=(*MASK.shape, features)).astype(np.float32)
         # transformers forgets the positions of choices in DistilBERT, and does not take those of some decoders.
         forgotten = case.head == "DistilBertForMultipleChoice"
-        if "position_ids" in inspect.signature(case.theirs.forward).parameters and not forgotten:
+        by_both = taken.keys() & inspect.signature(case.theirs.forward).parameters
+        if "position_ids" in by_both and not forgotten:
             inputs["position_ids"] = rng.integers(0, MASK.shape[1], MASK.shape)
         del inputs["input_ids"]
     if "token_type_ids" in taken:
