@@ -65,6 +65,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         CausalLM="BertLMHeadModel",
     ),
     "distilbert": _of("distilbert", "DistilBert", _ENCODER),
+    "electra": _of("electra", "Electra", ("PreTraining", *_BOTH)),
     "gemma": _of("gemma", "Gemma", _DECODER[:3]),
     "gemma2": _of("gemma2", "Gemma2", _DECODER[:3]),
     "gemma3_text": _of(
@@ -73,11 +74,14 @@ ARCHITECTURES: dict[str, Architecture] = {
     "gpt2": _of("gpt2", "GPT2", _DECODER[1:], CausalLM="GPT2LMHeadModel"),
     "llama": _of("llama", "Llama", _DECODER),
     "mistral": _of("mistral", "Mistral", _DECODER),
+    "modernbert": _of("modernbert", "ModernBert", _ENCODER),
+    "mpnet": _of("mpnet", "MPNet", _ENCODER),
     "olmo2": _of("olmo2", "Olmo2", _DECODER[:2]),
     "phi3": _of("phi3", "Phi3", _DECODER[:3]),
     "qwen2": _of("qwen2", "Qwen2", _DECODER),
     "qwen3": _of("qwen3", "Qwen3", _DECODER),
     "roberta": _of("roberta", "Roberta", _BOTH),
+    "roberta-prelayernorm": _of("roberta_prelayernorm", "RobertaPreLayerNorm", _BOTH),
     "smollm3": _of("smollm3", "SmolLM3", _DECODER),
     "xlm-roberta": _of("xlm_roberta", "XLMRoberta", _BOTH),
 }

@@ -128,23 +128,23 @@ def embed(table: Embedding, input_ids: jax.Array | None, inputs_embeds: jax.Arra
 
 
 class LayerNorm(Module):
-    """Layer normalisation over the last axis, in float32 (arXiv 1607.06450)."""
+    """Layer normalisation over the last axis, in float32 (arXiv 1607.06450), with or without a bias."""
 
     torch_leaves = {
         "scale": TorchLeaf("weight", legacy_names=("gamma",)),
         "bias": TorchLeaf("bias", legacy_names=("beta",)),
     }
 
-    def __init__(self, features: int, policy: Policy, *, epsilon: float):
+    def __init__(self, features: int, policy: Policy, *, epsilon: float, use_bias: bool = True):
         self.epsilon = epsilon
         self.scale = param((features,), policy.param_dtype, ones)
-        self.bias = param((features,), policy.param_dtype, zeros)
+        self.bias = param((features,), policy.param_dtype, zeros) if use_bias else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
         y = x.astype(jnp.float32)
         y = y - y.mean(-1, keepdims=True)
         y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.epsilon)
-        return (y * _along_last_axis(self.scale, y) + _along_last_axis(self.bias, y)).astype(x.dtype)
+        return _add_bias(y * _along_last_axis(self.scale, y), self.bias).astype(x.dtype)
 
 
 class RMSNorm(Module):

@@ -16,6 +16,12 @@ def padding_mask(attention_mask: jax.Array) -> jax.Array:
     return keep[:, None, None, :] if keep.ndim == 2 else keep[:, None, :, :]
 
 
+def local_mask(length: int, reach: int) -> jax.Array:
+    """The mask of `length` tokens, each of which sees those up to `reach` places before and behind it."""
+    places = jnp.arange(length)
+    return (jnp.abs(places[:, None] - places[None]) <= reach)[None, None]
+
+
 def decoder_masks(
     attention_mask: jax.Array | None, q_len: int, cache: Cache | None, windows: Sequence[int | None]
 ) -> tuple[jax.Array, ...]:
