@@ -269,8 +269,8 @@ class ModernBertModel(ModernBertPreTrainedModel):
         length, keys, kinds = words.shape[1], split_key(dropout_rng, 2), self.config.kinds
         position_ids = jnp.arange(length)[None] if position_ids is None else position_ids
         whole = jnp.ones((1, 1, 1, length), bool) if attention_mask is None else padding_mask(attention_mask)
-        masks = {GLOBAL: whole, LOCAL: whole & local_mask(length, self.config.local_attention // 2)}
-        ropes = self.config.ropes
+        near = whole & local_mask(length, self.config.local_attention // 2)
+        masks, ropes = {GLOBAL: jnp.broadcast_to(whole, near.shape), LOCAL: near}, self.config.ropes
         outputs = self.layers(
             self.embeddings(words, keys[0]),
             dropout_rng=keys[1],

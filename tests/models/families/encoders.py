@@ -226,6 +226,8 @@ FAMILIES = {
             "pad_token_id": 2,
             "bos_token_id": 0,
             "eos_token_id": 1,
+            "cls_token_id": 0,
+            "sep_token_id": 1,
             "attention_dropout": 0.3,
             "embedding_dropout": 0.1,
             "mlp_dropout": 0.2,
