@@ -71,6 +71,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "convnext": _of("convnext", "ConvNext", ("ImageClassification",), Backbone="ConvNextBackbone"),
     "bloom": _of("bloom", "Bloom", _DECODER),
     "distilbert": _of("distilbert", "DistilBert", _ENCODER),
+    "electra": _of("electra", "Electra", ("PreTraining", *_BOTH)),
     "gemma": _of("gemma", "Gemma", _DECODER[:3]),
     "gemma2": _of("gemma2", "Gemma2", _DECODER[:3]),
     "gemma3_text": _of(
@@ -89,6 +90,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "mistral": _of("mistral", "Mistral", _DECODER),
     "mt5": _of("mt5", "MT5", _T5, Seq2SeqLM="MT5ForConditionalGeneration", TextEncoding="MT5EncoderModel"),
+    "modernbert": _of("modernbert", "ModernBert", _ENCODER),
+    "mpnet": _of("mpnet", "MPNet", _ENCODER),
     "olmo2": _of("olmo2", "Olmo2", _DECODER[:2]),
     "opt": _of("opt", "OPT", ("CausalLM", "SequenceClassification", "QuestionAnswering")),
     "pegasus": _of("pegasus", "Pegasus", ("CausalLM",), Seq2SeqLM="PegasusForConditionalGeneration"),
@@ -97,6 +100,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "qwen3": _of("qwen3", "Qwen3", _DECODER),
     "resnet": _of("resnet", "ResNet", ("ImageClassification",), Backbone="ResNetBackbone"),
     "roberta": _of("roberta", "Roberta", _BOTH),
+    "roberta-prelayernorm": _of("roberta_prelayernorm", "RobertaPreLayerNorm", _BOTH),
     "smollm3": _of("smollm3", "SmolLM3", _DECODER),
     "t5": _of(
         "t5",

@@ -173,6 +173,12 @@ class PreTrainingOutput(_OfLayers):
     seq_relationship_logits: jax.Array
 
 
+class ReplacedTokensOutput(_OfLayers):
+    """`logits` `[batch, q_len]`, above 0 where a token seems to have been replaced."""
+
+    logits: jax.Array
+
+
 class SentenceOrderOutput(_OfLayers):
     """`prediction_logits` `[batch, q_len, vocab]` and `sop_logits` `[batch, num_labels]`."""
 

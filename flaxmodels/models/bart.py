@@ -17,7 +17,7 @@ from flaxmodels.nn.activations import ACTIVATIONS, get_activation
 from flaxmodels.nn.attention import dot_product_attention, merge_heads, split_heads
 from flaxmodels.nn.cache import Cache, CrossCache, self_attention_cache
 from flaxmodels.nn.dropout import dropout, layer_dropout, split_key
-from flaxmodels.nn.heads import span_logits
+from flaxmodels.nn.heads import ClassificationHead, last_chosen, span_logits
 from flaxmodels.nn.linear import (
     Embedding,
     LayerNorm,
@@ -408,31 +408,19 @@ class BartForCausalLM(DecoderAlone, BartPreTrainedModel):
         return self.lm_head
 
 
-class BartClassificationHead(Module):
-    def __init__(self, config: BartConfig, policy: Policy):
-        init = normal(config.init_std)
-        self.dropout_rate = config.classifier_dropout
-        self.dense = Linear(config.d_model, config.d_model, policy, init=init)
-        self.out_proj = Linear(config.d_model, config.num_labels, policy, init=init)
-
-    def __call__(self, hidden_states, dropout_rng):
-        keys = split_key(dropout_rng, 2)
-        hidden_states = jnp.tanh(self.dense(dropout(hidden_states, self.dropout_rate, keys[0])))
-        return self.out_proj(dropout(hidden_states, self.dropout_rate, keys[1]))
-
-
 class BartForSequenceClassification(BartPreTrainedModel):
     """Classification of a text, by the decoder's state at its last end token."""
 
     def build(self, config: BartConfig, policy: Policy):
         self.model = self.base_class.part(config, policy)
-        self.classification_head = BartClassificationHead(config, policy)
+        rate, init = config.classifier_dropout, normal(config.init_std)
+        self.classification_head = ClassificationHead(
+            config.d_model, config.num_labels, policy, dropout_rate=rate, init=init
+        )
 
     def head(self, outputs, inputs, dropout_rng):
         ends = inputs["input_ids"] == self.config.eos_token_id
-        last = ends.shape[1] - 1 - jnp.argmax(ends[:, ::-1], axis=1)
-        state = jnp.take_along_axis(outputs.last_hidden_state, last[:, None, None], axis=1)[:, 0]
-        logits = self.classification_head(state, dropout_rng)
+        logits = self.classification_head(last_chosen(outputs.last_hidden_state, ends), dropout_rng)
         return outputs.to(Seq2SeqSequenceClassifierOutput, logits=logits)
 
 

@@ -24,7 +24,7 @@ from flaxmodels.nn.masks import decoder_mask, padding_mask
 from flaxmodels.nn.module import Module, param
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
-from flaxmodels.nn.stack import BlockOutput, Stack
+from flaxmodels.nn.stack import BlockOutput, Stack, StackOutput
 from flaxmodels.outputs import (
     BaseModelOutputWithPooling,
     CausalLMOutput,
@@ -78,6 +78,18 @@ class BertConfig(PreTrainedConfig):
         """Size of the embeddings."""
         return getattr(self, "embedding_size", self.hidden_size)
 
+    @property
+    def classifier_rate(self) -> float:
+        """Dropout before a classifier."""
+        return self.hidden_dropout_prob if self.classifier_dropout is None else self.classifier_dropout
+
+    norm_first: ClassVar[bool] = False
+    """Whether norms are before both halves of a layer, not behind them; a descendant says so."""
+
+    def norm(self, policy: Policy) -> LayerNorm:
+        """A norm of hidden states."""
+        return LayerNorm(self.hidden_size, policy, epsilon=self.layer_norm_eps)
+
 
 class BertEmbeddings(Module):
     def __init__(self, config: BertConfig, policy: Policy):
@@ -125,21 +137,23 @@ class BertSelfAttention(Module):
 
 
 class BertOutput(Module):
-    """Projection, dropout, residual, norm: how both halves of a layer end."""
+    """Projection, dropout, residual, norm unless norms come first: how both halves of a layer end."""
 
     def __init__(self, in_features: int, config: BertConfig, policy: Policy):
         self.dropout_rate = config.hidden_dropout_prob
         self.dense = Linear(in_features, config.hidden_size, policy, init=normal(config.initializer_range))
-        self.LayerNorm = LayerNorm(config.hidden_size, policy, epsilon=config.layer_norm_eps)
+        self.LayerNorm = None if config.norm_first else config.norm(policy)
 
     def __call__(self, hidden_states, residual, dropout_rng):
-        return self.LayerNorm(dropout(self.dense(hidden_states), self.dropout_rate, dropout_rng) + residual)
+        summed = dropout(self.dense(hidden_states), self.dropout_rate, dropout_rng) + residual
+        return summed if self.LayerNorm is None else self.LayerNorm(summed)
 
 
 class BertAttention(Module):
     def __init__(self, config: BertConfig, policy: Policy):
         self.self = BertSelfAttention(config, policy)
         self.output = BertOutput(config.hidden_size, config, policy)
+        self.LayerNorm = config.norm(policy) if config.norm_first else None
 
     def __call__(
         self,
@@ -153,7 +167,8 @@ class BertAttention(Module):
         dropout_rng=None,
     ):
         inner, outer = split_key(dropout_rng, 2)
-        mixed, weights, cache = self.self(hidden_states, mask, memory, cache, head_mask, output_attentions, inner)
+        source = hidden_states if self.LayerNorm is None else self.LayerNorm(hidden_states)
+        mixed, weights, cache = self.self(source, mask, memory, cache, head_mask, output_attentions, inner)
         return self.output(mixed, hidden_states, outer), weights, cache
 
 
@@ -161,8 +176,10 @@ class BertIntermediate(Module):
     def __init__(self, config: BertConfig, policy: Policy):
         self.activation = get_activation(config.hidden_act)
         self.dense = Linear(config.hidden_size, config.intermediate_size, policy, init=normal(config.initializer_range))
+        self.LayerNorm = config.norm(policy) if config.norm_first else None
 
     def __call__(self, hidden_states):
+        hidden_states = hidden_states if self.LayerNorm is None else self.LayerNorm(hidden_states)
         return self.activation(self.dense(hidden_states))
 
 
@@ -226,7 +243,7 @@ class BertPredictionHeadTransform(Module):
     def __init__(self, config: BertConfig, policy: Policy):
         self.activation = get_activation(config.hidden_act)
         self.dense = Linear(config.hidden_size, config.hidden_size, policy, init=normal(config.initializer_range))
-        self.LayerNorm = LayerNorm(config.hidden_size, policy, epsilon=config.layer_norm_eps)
+        self.LayerNorm = config.norm(policy)
 
     def __call__(self, hidden_states):
         return self.LayerNorm(self.activation(self.dense(hidden_states)))
@@ -328,7 +345,7 @@ class BertModel(BertPreTrainedModel):
             mask = decoder_mask(attention_mask, shape[1], cache)
         else:
             mask = None if attention_mask is None else padding_mask(attention_mask)
-        outputs = self.encoder.layer(
+        outputs = self.encode(
             self.embeddings(words, token_type_ids, position_ids, keys[0]),
             past_key_values=past_key_values,
             dropout_rng=keys[1],
@@ -341,6 +358,10 @@ class BertModel(BertPreTrainedModel):
         )
         pooled = None if self.pooler is None else self.pooler(outputs.last_hidden_state)
         return BaseModelOutputWithPooling(pooler_output=pooled, **outputs._asdict())
+
+    def encode(self, embeddings: jax.Array, **options: Any) -> StackOutput:
+        """Run the layers; descendants add what comes before the first of them and behind the last."""
+        return self.encoder.layer(embeddings, **options)
 
     def positions(self, input_ids: jax.Array | None, shape: tuple[int, int], start: jax.Array | int) -> jax.Array:
         """int `[batch, q_len]`, where none are given; `start` tokens are in the cache."""
@@ -417,8 +438,7 @@ class _BertWithClassifier(BertPreTrainedModel):
     pools = True
 
     def build(self, config: BertConfig, policy: Policy):
-        rate = config.classifier_dropout
-        self.dropout_rate = config.hidden_dropout_prob if rate is None else rate
+        self.dropout_rate = config.classifier_rate
         self.set_base(config, policy, add_pooling_layer=self.pools)
         self.classifier = Linear(
             config.hidden_size, self.num_outputs(config), policy, init=normal(config.initializer_range)

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import normal, zeros
+from jax.nn.initializers import normal
 
 from flaxmodels.models.bert import (
     BertConfig,
@@ -19,11 +19,9 @@ from flaxmodels.models.bert import (
     BertModel,
     BertPreTrainedModel,
 )
-from flaxmodels.nn.activations import get_activation
 from flaxmodels.nn.cache import Cache
-from flaxmodels.nn.dropout import dropout, split_key
-from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, TiedLinear, vocabulary_projection
-from flaxmodels.nn.module import Module, param
+from flaxmodels.nn.heads import ClassificationHead, MaskedLMHead
+from flaxmodels.nn.linear import Linear, TiedLinear
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
 from flaxmodels.outputs import CausalLMOutput, MaskedLMOutput, SequenceClassifierOutput
@@ -77,26 +75,17 @@ class RobertaModel(RobertaPreTrainedModel, BertModel):
 RobertaPreTrainedModel.base_class = RobertaModel
 
 
-class RobertaLMHead(Module):
-    """Dense layer, norm, and a projection to the vocabulary that shares the word embeddings if they are tied."""
-
-    def __init__(self, config: RobertaConfig, policy: Policy, embeddings: Embedding):
-        init = normal(config.initializer_range)
-        self.activation = get_activation("gelu")
-        self.dense = Linear(config.hidden_size, config.hidden_size, policy, init=init)
-        self.layer_norm = LayerNorm(config.hidden_size, policy, epsilon=config.layer_norm_eps)
-        self.bias = param((config.vocab_size,), policy.param_dtype, zeros)
-        tied = config.tie_word_embeddings
-        self.decoder = vocabulary_projection(embeddings, policy, tied=tied, init=init, bias=self.bias)
-
-    def __call__(self, hidden_states):
-        return self.decoder(self.layer_norm(self.activation(self.dense(hidden_states))))
-
-
 class _RobertaWithLMHead(RobertaPreTrainedModel):
     def build(self, config: RobertaConfig, policy: Policy):
         base = self.set_base(config, policy, add_pooling_layer=False)
-        self.lm_head = RobertaLMHead(config, policy, base.embeddings.word_embeddings)
+        self.lm_head = MaskedLMHead(
+            config.hidden_size,
+            base.embeddings.word_embeddings,
+            policy,
+            epsilon=config.layer_norm_eps,
+            tied=config.tie_word_embeddings,
+            init=normal(config.initializer_range),
+        )
 
     def get_output_embeddings(self) -> Linear | TiedLinear:
         return self.lm_head.decoder
@@ -118,30 +107,21 @@ class RobertaForCausalLM(_RobertaWithLMHead):
         return outputs.to(CausalLMOutput, logits=self.lm_head(outputs.last_hidden_state))
 
 
-class RobertaClassificationHead(Module):
-    """Two dense layers on the first token."""
-
-    def __init__(self, config: RobertaConfig, policy: Policy):
-        init, rate = normal(config.initializer_range), config.classifier_dropout
-        self.dropout_rate = config.hidden_dropout_prob if rate is None else rate
-        self.dense = Linear(config.hidden_size, config.hidden_size, policy, init=init)
-        self.out_proj = Linear(config.hidden_size, config.num_labels, policy, init=init)
-
-    def __call__(self, hidden_states, dropout_rng):
-        keys = split_key(dropout_rng, 2)
-        first = jnp.tanh(self.dense(dropout(hidden_states[:, 0], self.dropout_rate, keys[0])))
-        return self.out_proj(dropout(first, self.dropout_rate, keys[1]))
-
-
 class RobertaForSequenceClassification(RobertaPreTrainedModel):
-    """Sentence (pair) classification or regression."""
+    """Sentence (pair) classification or regression, by the first token."""
 
     def build(self, config: RobertaConfig, policy: Policy):
         self.set_base(config, policy, add_pooling_layer=False)
-        self.classifier = RobertaClassificationHead(config, policy)
+        self.classifier = ClassificationHead(
+            config.hidden_size,
+            config.num_labels,
+            policy,
+            dropout_rate=config.classifier_rate,
+            init=normal(config.initializer_range),
+        )
 
     def head(self, outputs, inputs, dropout_rng):
-        logits = self.classifier(outputs.last_hidden_state, dropout_rng)
+        logits = self.classifier(outputs.last_hidden_state[:, 0], dropout_rng)
         return outputs.to(SequenceClassifierOutput, logits=logits)
 
 

@@ -17,7 +17,7 @@ from flaxmodels.nn.activations import ACTIVATIONS, get_activation
 from flaxmodels.nn.attention import dot_product_attention, merge_heads, split_heads
 from flaxmodels.nn.cache import Cache, CrossCache, LayerCache, self_attention_cache
 from flaxmodels.nn.dropout import dropout, split_key
-from flaxmodels.nn.heads import last_chosen, span_logits
+from flaxmodels.nn.heads import ClassificationHead, last_chosen, span_logits
 from flaxmodels.nn.linear import Embedding, Linear, RMSNorm, TiedLinear, embed, vocabulary_projection
 from flaxmodels.nn.masks import decoder_mask, padding_mask
 from flaxmodels.nn.module import Module, ModuleList
@@ -456,25 +456,15 @@ class T5ForQuestionAnswering(_T5WithHead):
         return outputs.to(Seq2SeqQuestionAnsweringOutput, start_logits=start, end_logits=end)
 
 
-class T5ClassificationHead(Module):
-    def __init__(self, config: T5Config, policy: Policy):
-        init = normal(config.initializer_factor * config.d_model**-0.5)
-        self.dropout_rate = config.classifier_dropout
-        self.dense = Linear(config.d_model, config.d_model, policy, init=init)
-        self.out_proj = Linear(config.d_model, config.num_labels, policy, init=init)
-
-    def __call__(self, hidden_states, dropout_rng):
-        keys = split_key(dropout_rng, 2)
-        hidden_states = jnp.tanh(self.dense(dropout(hidden_states, self.dropout_rate, keys[0])))
-        return self.out_proj(dropout(hidden_states, self.dropout_rate, keys[1]))
-
-
 class T5ForSequenceClassification(T5PreTrainedModel):
     """Classification of a text, by the decoder's state at its last end token."""
 
     def build(self, config: T5Config, policy: Policy):
         self.transformer = self.base_class.part(config, policy)
-        self.classification_head = T5ClassificationHead(config, policy)
+        rate, init = config.classifier_dropout, normal(config.initializer_factor * config.d_model**-0.5)
+        self.classification_head = ClassificationHead(
+            config.d_model, config.num_labels, policy, dropout_rate=rate, init=init
+        )
 
     def head(self, outputs, inputs, dropout_rng):
         state = last_chosen(outputs.last_hidden_state, inputs["input_ids"] == self.config.eos_token_id)

@@ -155,17 +155,20 @@ def embed(table: Embedding, input_ids: jax.Array | None, inputs_embeds: jax.Arra
 
 
 class LayerNorm(Module):
-    """Layer normalisation over the last axis, in float32 (arXiv 1607.06450), with no parameters if not `affine`."""
+    """Layer normalisation over the last axis, in float32 (arXiv 1607.06450).
+
+    Without a bias if not `use_bias`, and with no parameters at all if not `affine`.
+    """
 
     torch_leaves = {
         "scale": TorchLeaf("weight", legacy_names=("gamma",)),
         "bias": TorchLeaf("bias", legacy_names=("beta",)),
     }
 
-    def __init__(self, features: int, policy: Policy, *, epsilon: float, affine: bool = True):
+    def __init__(self, features: int, policy: Policy, *, epsilon: float, affine: bool = True, use_bias: bool = True):
         self.epsilon = epsilon
         self.scale = param((features,), policy.param_dtype, ones) if affine else None
-        self.bias = param((features,), policy.param_dtype, zeros) if affine else None
+        self.bias = param((features,), policy.param_dtype, zeros) if affine and use_bias else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
         y = x.astype(jnp.float32)

@@ -34,6 +34,12 @@ def token_positions(attention_mask: jax.Array | None, places: jax.Array) -> jax.
     return jnp.where((places < length)[None], within, seen[:, -1:] + (places - length)[None])
 
 
+def local_mask(length: int, reach: int) -> jax.Array:
+    """The mask of `length` tokens, each of which sees those up to `reach` places before and behind it."""
+    places = jnp.arange(length)
+    return (jnp.abs(places[:, None] - places[None]) <= reach)[None, None]
+
+
 def decoder_masks(
     attention_mask: jax.Array | None, q_len: int, cache: Cache | None, windows: Sequence[int | None]
 ) -> tuple[jax.Array, ...]:

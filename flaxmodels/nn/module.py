@@ -93,10 +93,14 @@ def param(shape: tuple[int, ...], dtype, init: Initializer) -> nnx.Param:
 
 @dataclass(frozen=True)
 class Layers:
-    """That a parameter holds `count` layers along its leading axis; `position` in its path stands for the number."""
+    """That a parameter holds `count` layers along its leading axis, the first of them number `start`.
+
+    `position` in its path stands for the number.
+    """
 
     position: int
     count: int
+    start: int = 0
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,8 @@ class Leaf:
         if self.layers is None:
             return (self.path,)
         before, behind = self.path[: self.layers.position], self.path[self.layers.position + 1 :]
-        return tuple((*before, str(number), *behind) for number in range(self.layers.count))
+        numbers = range(self.layers.start, self.layers.start + self.layers.count)
+        return tuple((*before, str(number), *behind) for number in numbers)
 
     @property
     def stacking(self) -> tuple[Op, ...]:
@@ -149,14 +154,14 @@ class Leaf:
 
 def iter_leaves(module: nnx.Module, path: tuple[str, ...] = (), layers: Layers | None = None) -> Iterator[Leaf]:
     """Every parameter below `module` in order of definition; a shared one comes once for each place it is in."""
-    if count := getattr(module, "stacked", 0):
-        layers = Layers(len(path), count)
+    count, start = getattr(module, "stacked", 0), getattr(module, "apart", 0)
     for name, value in vars(module).items():
         kind = type(value)  # isinstance(value, nnx.Variable) takes longer than all else here
         if issubclass(kind, nnx.Variable):
             yield Leaf((*path, name), value, module, layers)
         elif issubclass(kind, nnx.Module):
-            yield from iter_leaves(value, (*path, name), layers)
+            stacked = count and not name.isdigit()
+            yield from iter_leaves(value, (*path, name), Layers(len(path), count, start) if stacked else layers)
 
 
 def split_shared(module: nnx.Module) -> tuple[list[Leaf], dict[str, Leaf]]:

@@ -53,20 +53,33 @@ def _one(value: Any, other: Any) -> bool:
 class Stack(ModuleList):
     """Blocks that are called as `block(hidden_states, cache=..., dropout_rng=..., **shared) -> BlockOutput`.
 
-    With `policy.scan_layers` there is one block, whose parameters hold all layers along a leading axis.
+    With `policy.scan_layers` there is one block, whose parameters hold all layers along a leading axis. A `first`
+    block that is not equal to the others stays apart.
     """
 
-    def __init__(self, make_block: Callable[[], Module], count: int, policy: Policy):
+    apart: int = 0
+    """How many blocks stay apart; they are the first ones."""
+
+    def __init__(
+        self,
+        make_block: Callable[[], Module],
+        count: int,
+        policy: Policy,
+        *,
+        first: Callable[[], Module] | None = None,
+    ):
         self.count = count
         self.remat = policy.remat
-        self.stacked = count if policy.scan_layers else 0
+        apart = [] if first is None else [first()]
+        self.apart = len(apart)
+        self.stacked = count - self.apart if policy.scan_layers else 0
+        equal = 0 if self.stacked else count - self.apart
+        super().__init__([*apart, *(make_block() for _ in range(equal))])
         if self.stacked:
             self.block = make_block()
             for leaf in iter_leaves(self.block):
                 one = leaf.variable.get_raw_value()
-                leaf.variable.set_raw_value(jax.ShapeDtypeStruct((count, *one.shape), one.dtype))
-        else:
-            super().__init__(make_block() for _ in range(count))
+                leaf.variable.set_raw_value(jax.ShapeDtypeStruct((self.stacked, *one.shape), one.dtype))
 
     def __call__(
         self,
@@ -111,9 +124,12 @@ class Stack(ModuleList):
 
     def _scan(self, hidden_states, per_layer, shared, output_hidden_states):
         structure = functional(self.block)
+        hidden_states, apart = self._unroll(hidden_states, per_layer, shared, output_hidden_states)
         for name, layers in per_layer.items():
-            if isinstance(layers, tuple):
-                per_layer[name] = jax.tree.map(lambda *each: jnp.stack(each), *layers)
+            if layers is not None:
+                rest = layers[self.apart :]
+                stacked = isinstance(rest, tuple)
+                per_layer[name] = jax.tree.map(lambda *each: jnp.stack(each), *rest) if stacked else rest
 
         def step(hidden, layer):
             values, own = layer
@@ -122,8 +138,9 @@ class Stack(ModuleList):
             return output.hidden_states, output._replace(hidden_states=kept)
 
         layers = (structure.values(), per_layer)
-        last, outputs = jax.lax.scan(self._rematerialised(step), hidden_states, layers, length=self.count)
-        return last, [jax.tree.map(lambda stacked: stacked[number], outputs) for number in range(self.count)]  # noqa: B023
+        last, outputs = jax.lax.scan(self._rematerialised(step), hidden_states, layers, length=self.stacked)
+        layers = [jax.tree.map(lambda stacked: stacked[number], outputs) for number in range(self.stacked)]  # noqa: B023
+        return last, [*apart, *layers]
 
     def _rematerialised(self, function):
         if self.remat is None:
