@@ -70,13 +70,16 @@ ARCHITECTURES: dict[str, Architecture] = {
     "gemma3_text": _of(
         "gemma3", "Gemma3Text", ("SequenceClassification",), base="Gemma3", CausalLM="Gemma3ForCausalLM"
     ),
+    "gpt_oss": _of("gpt_oss", "GptOss", _DECODER[:3]),
     "gpt2": _of("gpt2", "GPT2", _DECODER[1:], CausalLM="GPT2LMHeadModel"),
     "llama": _of("llama", "Llama", _DECODER),
     "mistral": _of("mistral", "Mistral", _DECODER),
+    "mixtral": _of("mixtral", "Mixtral", _DECODER),
     "olmo2": _of("olmo2", "Olmo2", _DECODER[:2]),
     "phi3": _of("phi3", "Phi3", _DECODER[:3]),
     "qwen2": _of("qwen2", "Qwen2", _DECODER),
     "qwen3": _of("qwen3", "Qwen3", _DECODER),
+    "qwen3_moe": _of("qwen3_moe", "Qwen3Moe", _DECODER),
     "roberta": _of("roberta", "Roberta", _BOTH),
     "smollm3": _of("smollm3", "SmolLM3", _DECODER),
     "xlm-roberta": _of("xlm_roberta", "XLMRoberta", _BOTH),

@@ -27,6 +27,7 @@ class Wanted:
         is_base: whether the model is that base model itself.
         ignored: regular expressions (searched in the name) for tensors that a checkpoint may have for nothing.
         separator: what joins the parts of a name in the checkpoint.
+        others: rules that make some of the leaves of other tensors, where those of a rule of `rules` are not all there.
     """
 
     rules: tuple[Rule, ...]
@@ -36,6 +37,7 @@ class Wanted:
     is_base: bool = False
     ignored: tuple[str, ...] = ()
     separator: str = "."
+    others: tuple[Rule, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,15 @@ def make_plan(wanted: Wanted, headers: Mapping[str, Header]) -> Plan:
     ready: list[Rule] = []
     missing: dict[str, str] = {}
     mismatched: list[Mismatch] = []
+    others = {rule.targets: rule for rule in wanted.others}
+
+    def find(rule: Rule) -> list[str | None]:
+        return [_find(name, wanted.alternatives, headers, rename) for name in rule.sources]
+
     for rule in wanted.rules:
-        found = [_find(name, wanted.alternatives, headers, rename) for name in rule.sources]
+        found = find(rule)
+        if None in found and (other := others.get(rule.targets)) and None not in (instead := find(other)):
+            rule, found = other, instead
         if None in found:
             absent = [name for name, there in zip(rule.sources, found, strict=True) if there is None]
             missing |= dict.fromkeys(absent, rule.targets[0])

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from flaxmodels.nn.module import Leaf, split_shared
+from flaxmodels.nn.module import Leaf, TorchLeaf, split_shared
 from interop.ops import invert
 from interop.plan import HeadersOnly, Wanted
 from interop.rules import Mapped, Rule, check_bijection
@@ -18,12 +18,28 @@ def wanted(model) -> Wanted:
     leaves, aliases = split_shared(model)
     alternatives: dict[str, tuple[str, ...]] = {}
     for leaf in leaves:
-        older = [leaf.full_names(name, ".") for name in leaf.torch.legacy_names]
+        older = [leaf.names_in_torch(name) for name in leaf.torch.legacy_names]
         tied = tuple(alias for alias, first in aliases.items() if first is leaf)
         for name, *others in zip(leaf.torch_names, *older, strict=True):
             alternatives[name] = (*others, *tied)
-    rules = tuple(Rule(leaf.torch_names, (leaf.name,), leaf.torch.ops + leaf.stacking) for leaf in leaves)
-    return _wanted(model, leaves, rules, alternatives, ".")
+    rules = tuple(_rule(leaf, leaf.torch_names, leaf.torch) for leaf in leaves)
+    others = tuple(live for live, rule in zip(_live_rules(leaves), rules, strict=True) if live != rule)
+    return _wanted(model, leaves, rules, alternatives, ".", others)
+
+
+def _rule(leaf: Leaf, names: tuple[str, ...], stored: TorchLeaf) -> Rule:
+    return Rule(names, (leaf.name,), leaf.assembly(stored.ops, len(stored.names)))
+
+
+def _live_rules(leaves: Sequence[Leaf]) -> tuple[Rule, ...]:
+    """From the state dict of a live torch module, whose modules have the names of ours."""
+    found = []
+    for leaf in leaves:
+        stored = leaf.torch.live or leaf.torch
+        names = tuple(".".join((*path[:-1], name)) for path in leaf.paths for name in stored.names)
+        found.append(_rule(leaf, names, stored))
+    check_bijection(found)
+    return tuple(found)
 
 
 def wanted_in_flax_layout(model, separator: str = "/") -> Wanted:
@@ -45,9 +61,10 @@ def wanted_in_flax_layout(model, separator: str = "/") -> Wanted:
     return _wanted(model, leaves, tuple(rules), alternatives, separator)
 
 
-def torch_view(model, leaves: Source) -> Mapped:
-    """The parameters of `model`, given by "/"-joined path, under torch names and in torch layout."""
-    return Mapped(leaves, [rule.inverse for rule in wanted(model).rules])
+def torch_view(model, leaves: Source, *, live: bool = False) -> Mapped:
+    """The parameters of `model`, given by "/"-joined path, as torch's files or as live torch modules have them."""
+    rules = _live_rules(split_shared(model)[0]) if live else wanted(model).rules
+    return Mapped(leaves, [rule.inverse for rule in rules])
 
 
 def flax_view(model, leaves: Source) -> Mapped:
@@ -67,8 +84,9 @@ def unrolled_view(model, leaves: Source) -> Mapped:
 def check_mapping(model) -> None:
     """Raise `ValueError` if the tables of `model` are not bijections, or do not fit the shapes of its parameters."""
     for found in (wanted(model), wanted_in_flax_layout(model)):
-        torch = Mapped(HeadersOnly(found.leaves), [rule.inverse for rule in found.rules])
-        Mapped(torch, found.rules)
+        for rules in (found.rules, found.others):
+            torch = Mapped(HeadersOnly(found.leaves), [rule.inverse for rule in rules])
+            Mapped(torch, rules)
 
 
 def torch_headers(model) -> Mapping[str, Header]:
@@ -77,11 +95,15 @@ def torch_headers(model) -> Mapping[str, Header]:
     return Mapped(HeadersOnly(found.leaves), [rule.inverse for rule in found.rules]).headers
 
 
-def _wanted(model, leaves: Sequence[Leaf], rules: tuple[Rule, ...], alternatives, separator: str) -> Wanted:
+def _wanted(
+    model, leaves: Sequence[Leaf], rules: tuple[Rule, ...], alternatives, separator: str, others: tuple[Rule, ...] = ()
+) -> Wanted:
     check_bijection(rules)
     headers = {leaf.name: _header(leaf) for leaf in leaves}
     is_base = model.base_model is model
-    return Wanted(rules, headers, alternatives, model.base_model_prefix, is_base, model.ignored_names, separator)
+    return Wanted(
+        rules, headers, alternatives, model.base_model_prefix, is_base, model.ignored_names, separator, others
+    )
 
 
 def _header(leaf: Leaf) -> Header:

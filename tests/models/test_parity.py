@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 from models.tiny_configs import CASES
@@ -16,6 +18,8 @@ def case(request):
 def test_outputs_hidden_states_and_attentions(case, model, reference):
     inputs = inputs_for(case)
     wanted = {"output_hidden_states": True, "output_attentions": True}
+    if "output_router_logits" in inspect.signature(case.ours.abstract(dict(case.values)).features).parameters:
+        wanted["output_router_logits"] = True
     with torch.no_grad():
         theirs = reference(**to_torch(inputs), **wanted)
     assert_same_outputs(model(**inputs, **wanted), theirs, inputs.get("attention_mask"))

@@ -9,6 +9,7 @@ import pytest
 import torch
 from models.family import Case
 from models.tiny_configs import FAMILIES
+from models.torch_reference import as_saved
 
 from flaxmodels.checkpoint.mapping import torch_headers
 
@@ -27,7 +28,8 @@ def test_names_shapes_and_number_of_parameters(name):
     with torch.device("meta"):
         reference = case.theirs(case.theirs.config_class.from_dict(dict(case.values)))
     assert {name: header.shape for name, header in torch_headers(model).items()} == {
-        name: tuple(parameter.shape) for name, parameter in reference.named_parameters()
+        name: tuple(parameter.shape)
+        for name, parameter in as_saved(reference, dict(reference.named_parameters())).items()
     }
     assert model.num_parameters() == count
 

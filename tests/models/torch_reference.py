@@ -12,6 +12,7 @@ import safetensors.numpy
 import torch
 from models.comparisons import assert_close
 from models.family import Case
+from transformers.core_model_loading import revert_weight_conversion
 
 MASK = np.array([[1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0, 0], [0, 0, 0, 1, 1, 1, 1]])
 """No padding, padding on the right, padding on the left."""
@@ -20,12 +21,18 @@ MASK = np.array([[1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0, 0], [0, 0, 0, 1, 1, 1
 def torch_model(case: Case) -> torch.nn.Module:
     """The reference model: every parameter drawn at random, biases and scales too."""
     generator = torch.Generator().manual_seed(0)
-    model = case.theirs(case.theirs.config_class(**case.values, attn_implementation="eager")).eval()
+    eager = {"attn_implementation": "eager", "experts_implementation": "eager"}
+    model = case.theirs(case.theirs.config_class(**case.values, **eager)).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             around = 1.0 if name.endswith("weight") and parameter.ndim == 1 else 0.0
             parameter.normal_(around, 0.2, generator=generator)
     return model
+
+
+def as_saved(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors of the model's state dict as its files have them."""
+    return revert_weight_conversion(model, dict(tensors))
 
 
 def tensors_in(folder: Path) -> dict[str, np.ndarray]:
@@ -91,6 +98,8 @@ def at_tokens(array: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     if mask is None:
         return array
     mask = mask.reshape(-1, mask.shape[-1]).astype(bool)
+    if array.ndim and array.shape[0] == mask.size:
+        return array[mask.reshape(-1)]
     if array.shape[:2] == mask.shape:
         return array[mask]
     if array.ndim == 4 and (array.shape[0], array.shape[2]) == mask.shape:
