@@ -88,6 +88,6 @@ def _pairs() -> np.ndarray:
     """By exponent and byte, `exponent << 8 | byte`: two bfloat16 values as one uint32."""
     byte = np.arange(256)
     pairs = _VALUES[np.stack([byte & 15, byte >> 4], axis=-1)]
-    with np.errstate(over="ignore", invalid="ignore"):  # the exponent 255 stands for NaN and infinity
-        powers = np.ldexp(np.ones(256, np.float32), byte - 127)
-        return (powers[:, None, None] * pairs[None]).astype(_BFLOAT16).reshape(-1, 2).view(np.uint32).reshape(-1)
+    with np.errstate(over="ignore"):  # the largest exponents reach beyond bfloat16
+        values = np.ldexp(pairs[None], (byte - 127)[:, None, None]).astype(_BFLOAT16)
+    return values.reshape(-1, 2).view(np.uint32).reshape(-1)

@@ -111,7 +111,7 @@ def fitting(draw: st.DrawFn, shapes: Sequence[tuple[int, ...]]) -> list[Op]:
     if len(set(shapes)) == 1:
         ops.append(Stack(len(shapes)))
         if len(shapes) > 1:
-            count = draw(st.sampled_from([number for number, _ in factors(len(shapes))[1:] if number > 1]))
+            count = draw(st.sampled_from([number for number in range(2, len(shapes) + 1) if len(shapes) % number == 0]))
             ops.append(Grouped(count, (draw(st.sampled_from(fitting(draw, shapes[: len(shapes) // count]))),)))
     return ops or [Transpose(tuple(axes))]
 
