@@ -56,7 +56,7 @@ def to_torch(model: PreTrainedModel, module: Any = None, params: Params | None =
     Tensors share memory with the parameters where torch can; `module` gets copies.
     """
     source = DeviceSource if shares_device(jax.default_backend()) else ParamsSource
-    state = {name: _tensor(value) for name, value in named_as_torch(model, params, source).items()}
+    state = {name: _tensor(value) for name, value in named_as_torch(model, params, source, live=True).items()}
     if module is None:
         return state
     torch_bridge.fill(module, state)
@@ -96,7 +96,7 @@ def _fill_from_flax(module: Any, weights: Weights) -> Any:
     described = cls.part(module.config, Policy())
     plan = load.plan_loading(described, weights)
     load.check(plan, weights, strict=True)
-    view = torch_view(described, plan.read_from(weights.source))
+    view = torch_view(described, plan.read_from(weights.source), live=True)
     torch_bridge.fill(module, {name: torch_bridge.from_numpy(view.read(name)) for name in view.headers})
     return module
 

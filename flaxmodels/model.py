@@ -22,7 +22,7 @@ from flaxmodels.nn.dropout import split_key
 from flaxmodels.nn.functional import Params, check_keys, flatten, functional, nest
 from flaxmodels.nn.linear import Embedding
 from flaxmodels.nn.module import Module, initial_value, split_shared
-from flaxmodels.nn.policy import Policy, to_dtype
+from flaxmodels.nn.policy import DEFAULT_EXPERTS, Policy, to_dtype
 from flaxmodels.outputs import ModelOutput
 from flaxmodels.pretrained import from_pretrained, load_state_dict, save_pretrained, state_dict
 
@@ -70,6 +70,7 @@ class PreTrainedModel(Module):
         *,
         param_dtype: Any = "float32",
         attn_implementation: str = "sdpa",
+        experts_implementation: str = DEFAULT_EXPERTS,
         scan_layers: bool = False,
         remat: str | None = None,
         policy: Policy | None = None,
@@ -83,13 +84,15 @@ class PreTrainedModel(Module):
             seed: of the initialisation.
             dtype: of the computation, as a string or a jnp, numpy or torch dtype.
             param_dtype: of the stored parameters.
-            attn_implementation, scan_layers, remat: as in `Policy`.
-            policy: the last five in one object, in their place.
+            attn_implementation, experts_implementation, scan_layers, remat: as in `Policy`.
+            policy: the last six in one object, in their place.
             options: for `build`.
         """
         self.config = self.config_class.from_any(config)
         self.generation_config = GenerationConfig.from_model_config(self.config)
-        self.policy = policy or Policy(to_dtype(dtype), to_dtype(param_dtype), attn_implementation, scan_layers, remat)
+        self.policy = policy or Policy(
+            to_dtype(dtype), to_dtype(param_dtype), attn_implementation, scan_layers, remat, experts_implementation
+        )
         self.seed = seed
         self.build(self.config, self.policy, **options)
         if _do_init:
@@ -172,7 +175,7 @@ class PreTrainedModel(Module):
             inputs = signature.bind_partial(*args, **kwargs).arguments
         except TypeError as error:
             raise TypeError(f"{type(self).__name__}: {error}; it takes {', '.join(signature.parameters)}") from None
-        for name in ("output_attentions", "output_hidden_states"):
+        for name in ("output_attentions", "output_hidden_states", "output_router_logits"):
             if inputs.get(name) is None and name in signature.parameters:
                 inputs[name] = bool(getattr(self.config, name))
         return {name: value for name, value in inputs.items() if value is not None}

@@ -160,6 +160,29 @@ class DoubleHeadsOutput(ModelOutput):
     attentions: Layers | None = None
 
 
+class MoeModelOutput(ModelOutput):
+    """As `BaseModelOutput`, with `router_logits` float32 `[batch * q_len, experts]` for each layer that has experts."""
+
+    last_hidden_state: jax.Array
+    past_key_values: Cache | None = None
+    hidden_states: Layers | None = None
+    attentions: Layers | None = None
+    router_logits: Layers | None = None
+
+
+class MoeCausalLMOutput(ModelOutput):
+    """As `CausalLMOutput`, with `router_logits` as in `MoeModelOutput`, and `aux_loss`, a number that is the smaller
+    the more evenly the tokens are spread over the experts: both if router logits are asked for.
+    """
+
+    logits: jax.Array
+    aux_loss: jax.Array | None = None
+    past_key_values: Cache | None = None
+    hidden_states: Layers | None = None
+    attentions: Layers | None = None
+    router_logits: Layers | None = None
+
+
 class MaskedLMOutput(_OfLayers):
     """`logits` `[batch, q_len, vocab]` of the token at each position."""
 

@@ -24,7 +24,7 @@ from flaxmodels.files.resolve import CONFIG_NAME, NOWHERE, Location, Weights, re
 from flaxmodels.generation.config import GENERATION_CONFIG_NAME, GenerationConfig
 from flaxmodels.nn.functional import Params, functional, nest
 from flaxmodels.nn.module import split_shared
-from flaxmodels.nn.policy import Policy, to_dtype
+from flaxmodels.nn.policy import DEFAULT_EXPERTS, Policy, to_dtype
 from flaxmodels.sharding.rules import Rules, shardings
 from interop import torch_bridge
 from interop.source import Source
@@ -40,6 +40,7 @@ def from_pretrained(
     param_dtype: Any = None,
     torch_dtype: Any = None,
     attn_implementation: str = "sdpa",
+    experts_implementation: str = DEFAULT_EXPERTS,
     scan_layers: bool = False,
     remat: str | None = None,
     device_mesh: Mesh | None = None,
@@ -70,7 +71,8 @@ def from_pretrained(
         dtype: of the computation; float32 by default, "auto" for that of the checkpoint.
         param_dtype: of the stored parameters, likewise.
         torch_dtype: both at once.
-        attn_implementation, scan_layers, remat: as in `Policy`. The same files serve stacked and unrolled layers.
+        attn_implementation, experts_implementation, scan_layers, remat: as in `Policy`. The same files serve stacked
+            and unrolled layers.
         device_mesh: parameters are divided over its devices, and only the bytes that these hold are read.
         sharding_rules: how: "tp", "fsdp", or a table of rules as in `flaxmodels.sharding.rules.shardings`.
         seed: of parameters that the checkpoint does not have.
@@ -107,7 +109,9 @@ def from_pretrained(
     weights = renamed(weights, key_mapping or {})
     wishes = [torch_dtype or dtype or "float32", torch_dtype or param_dtype or "float32"]
     dtypes = [_auto_dtype(found, weights.source) if wish == "auto" else wish for wish in wishes]
-    policy = Policy(to_dtype(dtypes[0]), to_dtype(dtypes[1]), attn_implementation, scan_layers, remat)
+    policy = Policy(
+        to_dtype(dtypes[0]), to_dtype(dtypes[1]), attn_implementation, scan_layers, remat, experts_implementation
+    )
     model = describe(cls, found, policy, weights, *model_args)
     model.seed = seed
     if cls.can_generate() and (path := location.find(GENERATION_CONFIG_NAME)):
@@ -220,21 +224,23 @@ def save_pretrained(
 
 
 def state_dict(model: Any, params: Params | None = None) -> dict[str, np.ndarray]:
-    """The parameters under torch names and in torch layout; a tied one under each of its names."""
+    """The parameters under the names and in the layout of torch's files; a tied one under each of its names."""
     return named_as_torch(model, params, ParamsSource)
 
 
-def named_as_torch(model: Any, params: Params | None, source: type[ParamsSource]) -> dict[str, Any]:
-    """`state_dict`, of arrays as that kind of source gives them."""
+def named_as_torch(
+    model: Any, params: Params | None, source: type[ParamsSource], *, live: bool = False
+) -> dict[str, Any]:
+    """`state_dict`, of arrays as that kind of source gives them, or what a `live` torch module has in its place."""
     found = functional(model)
-    view = torch_view(model, source(dict(zip(found.paths, found.values(params), strict=True))))
+    view = torch_view(model, source(dict(zip(found.paths, found.values(params), strict=True))), live=live)
     state = {name: view.read(name) for name in view.headers}
     aliases = {alias: state[leaf.torch_names[0]] for alias, leaf in split_shared(model)[1].items()}
     return state | aliases
 
 
 def load_state_dict(model: Any, state_dict: Mapping[str, Any], strict: bool = True) -> load.LoadingInfo:
-    """Set parameters from torch names and layout (numpy, jax or torch tensors).
+    """Set parameters from the names and layout of torch's files, or of live modules (numpy, jax or torch tensors).
 
     Raises:
         CheckpointMismatch: tensors of another shape, or, if `strict`, missing or unexpected ones.

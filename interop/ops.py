@@ -220,6 +220,32 @@ class Unstack(Op):
 
 
 @dataclass(frozen=True)
+class Grouped(Op):
+    """The arrays in `count` groups of as many, in order; each group passes through `ops` on its own."""
+
+    count: int
+    ops: tuple[Op, ...]
+
+    def shapes(self, inputs):
+        _expect(bool(inputs) and len(inputs) % self.count == 0, self, inputs)
+        return [shape for group in range(self.count) for shape in chain_shapes(self.ops, self._group(group, inputs))]
+
+    @property
+    def inverse(self):
+        return Grouped(self.count, invert(self.ops))
+
+    def read(self, number, index, inputs, fetch):
+        group, own = divmod(number, len(chain_shapes(self.ops, self._group(0, inputs))))
+        first = group * (len(inputs) // self.count)
+        shapes = self._group(group, inputs)
+        return read_chain(self.ops, own, index, shapes, lambda source, box: fetch(first + source, box))
+
+    def _group(self, number: int, inputs: Sequence[Shape]) -> Sequence[Shape]:
+        size = len(inputs) // self.count
+        return inputs[number * size : (number + 1) * size]
+
+
+@dataclass(frozen=True)
 class Pad(Op):
     """Axis `axis`, of extent `size`, gets `padding` zeros at its end: a vocabulary rounded up, for instance."""
 

@@ -121,3 +121,16 @@ def test_tied_weights_fill_both_names():
     assert type(model) is BertForMaskedLM
     fresh = interop.to_torch(model, transformers.BertForMaskedLM(config).eval())
     np.testing.assert_array_equal(logits(fresh), logits(module))
+
+
+def test_experts_that_files_hold_one_by_one_are_together_in_live_modules():
+    config = transformers.MixtralConfig(**CONFIG.to_dict() | {"num_local_experts": 3, "model_type": "mixtral"})
+    module = randomise(transformers.MixtralForCausalLM(config).eval())
+    state = module.state_dict()
+    model = interop.from_torch(module)
+    again = interop.to_torch(model)
+    assert again.keys() == state.keys()
+    assert all(torch.equal(again[name], tensor) for name, tensor in state.items())
+    empty = randomise(transformers.MixtralForCausalLM(config))
+    filled = interop.to_torch(model, empty.apply(lambda part: [p.data.zero_() for p in part.parameters(recurse=False)]))
+    assert all(torch.equal(tensor, state[name]) for name, tensor in filled.state_dict().items())

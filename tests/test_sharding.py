@@ -8,7 +8,7 @@ import pytest
 from counting import counting, held
 from jax.sharding import Mesh, PartitionSpec
 
-from flaxmodels import LlamaConfig, LlamaForCausalLM
+from flaxmodels import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 from flaxmodels.errors import ConfigError
 from flaxmodels.files import resolve
 from flaxmodels.sharding.rules import shardings
@@ -46,6 +46,25 @@ def test_reads_the_bytes_that_the_devices_hold_and_computes_the_same(folder, mes
     divided = [leaf for leaf in jax.tree.leaves(model.params) if not leaf.is_fully_replicated]
     assert len(divided) >= len(jax.tree.leaves(model.params)) // 2
     whole = LlamaForCausalLM.from_pretrained(folder)
+    np.testing.assert_allclose(model(IDS).logits, whole(IDS).logits, rtol=1e-4, atol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, model.state_dict(), whole.state_dict())
+
+
+@pytest.mark.parametrize("experts_implementation", ["eager", "batched", "grouped"])
+def test_experts_are_divided_and_only_their_own_files_names_are_read(
+    mesh, experts_implementation, monkeypatch, tmp_path
+):
+    fields = {**CONFIG.to_dict(), "num_local_experts": 4, "model_type": "mixtral"}
+    MixtralForCausalLM(MixtralConfig.from_any(fields), seed=1).save_pretrained(tmp_path)
+    counters = []
+    monkeypatch.setattr(resolve.Location, "weights", counting(counters))
+    options = {"scan_layers": experts_implementation != "eager", "experts_implementation": experts_implementation}
+    model = MixtralForCausalLM.from_pretrained(tmp_path, device_mesh=mesh, sharding_rules="tp", **options)
+    assert counters[0].bytes == held(model.params)
+    leaves = [leaf for path, leaf in jax.tree.leaves_with_path(model.params) if "experts" in jax.tree_util.keystr(path)]
+    assert leaves
+    assert all(leaf.addressable_data(0).shape[-3] == 1 for leaf in leaves)
+    whole = MixtralForCausalLM.from_pretrained(tmp_path)
     np.testing.assert_allclose(model(IDS).logits, whole(IDS).logits, rtol=1e-4, atol=1e-6)
     jax.tree.map(np.testing.assert_array_equal, model.state_dict(), whole.state_dict())
 

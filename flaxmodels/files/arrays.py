@@ -46,8 +46,11 @@ def box(array: np.ndarray, index: Index | None) -> np.ndarray:
 def copy_into(held: np.ndarray, view: np.ndarray) -> None:
     """Cast `view` into `held`, which is in C order and of the same shape; what overflows becomes infinite."""
     with np.errstate(over="ignore", invalid="ignore"):
-        runs_down = view.ndim == 2 and view.strides[0] == view.itemsize and view.strides[1] > view.itemsize
-        if runs_down and (view.dtype != held.dtype or view.nbytes > _CACHED):
+        runs_down = view.ndim > 1 and view.strides[-2] == view.itemsize and view.strides[-1] > view.itemsize
+        if runs_down and view.ndim > 2 and view[0].nbytes > _CACHED:
+            for parts in zip(held, view, strict=True):
+                copy_into(*parts)
+        elif runs_down and view.ndim == 2 and (view.dtype != held.dtype or view.nbytes > _CACHED):
             _transpose(view.T, held)
         else:
             np.copyto(held, view, casting="unsafe")

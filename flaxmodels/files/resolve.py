@@ -14,6 +14,7 @@ from flaxmodels.files.commit import recover
 from flaxmodels.files.gguf import GGUFFile
 from flaxmodels.files.h5 import H5File
 from flaxmodels.files.msgpack import MsgpackFile
+from flaxmodels.files.mxfp4 import dequantised, plain_config
 from flaxmodels.files.orbax import METADATA, OrbaxFolder
 from flaxmodels.files.reading import read_json
 from flaxmodels.files.safetensors import SafetensorsFile
@@ -124,7 +125,7 @@ class Location:
         path = self.find(CONFIG_NAME)
         if path is None:
             raise CheckpointError(f"{self.root} has no {CONFIG_NAME}: add it, or pass config=")
-        return read_json(path)
+        return plain_config(read_json(path))
 
     def weights(
         self, *, variant: str | None = None, use_safetensors: bool | None = None, from_flax: bool = False
@@ -148,7 +149,7 @@ class Location:
             middle = f".{variant}" if variant else ""
             for candidate in (f"{stem}{middle}.{suffix}", f"{stem}.{suffix}.index{middle}.json"):
                 if path := self.find(candidate):
-                    return self._open_index(path) if candidate.endswith(".json") else open_weights(path)
+                    return open_weights(path, self)
         raise CheckpointError(
             f"{self.root} has no weights: expected {', '.join(wanted)}, or one of these in shards with an index"
             + (f", of variant {variant!r}" if variant else "")
@@ -161,7 +162,7 @@ class Location:
         layouts = set()
 
         def opener(shard: Path) -> Source:
-            weights = open_weights(shard)
+            weights = _open(shard, self)
             layouts.add(weights.layout)
             return weights.source
 
@@ -190,12 +191,20 @@ def resolve(name_or_path: str | Path, **hub: Any) -> Location:
     return Location(str(name_or_path), False, hub=hub)
 
 
-def open_weights(path: Path) -> Weights:
-    """Open one file of weights by its suffix."""
+def open_weights(path: Path, location: Location | None = None) -> Weights:
+    """Open one file of weights by its suffix, or the shards of an index, which are at `location` if not beside it.
+
+    Tensors in MXFP4 are dequantised.
+    """
+    weights = _open(path, location or Location(str(path.parent), True))
+    return replace(weights, source=dequantised(weights.source))
+
+
+def _open(path: Path, location: Location) -> Weights:
     if path.is_dir():
         return Weights(path, OrbaxFolder(path), "flax")
-    if path.name.endswith(".index.json"):
-        return Location(str(path.parent), True)._open_index(path)
+    if re.search(r"\.index\.(.+\.)?json$", path.name):
+        return location._open_index(path)
     if path.suffix == ".safetensors":
         source = SafetensorsFile(path)
         is_flax = source.metadata.get("format") == "flax" or path.name.startswith("flax_model")

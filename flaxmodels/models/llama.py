@@ -22,11 +22,11 @@ from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.heads import last_token, span_logits
 from flaxmodels.nn.linear import Embedding, Linear, RMSNorm, TiedLinear, embed, vocabulary_projection
 from flaxmodels.nn.masks import decoder_masks
-from flaxmodels.nn.module import Module
+from flaxmodels.nn.module import Module, param
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
 from flaxmodels.nn.rope import RopeConfig, apply_rope, layer_rope_tables, rope_parameters
-from flaxmodels.nn.stack import BlockOutput, Stack, by_layer
+from flaxmodels.nn.stack import BlockOutput, Stack, StackOutput, by_layer
 from flaxmodels.outputs import (
     BaseModelOutput,
     CausalLMOutput,
@@ -91,6 +91,8 @@ class LlamaConfig(PreTrainedConfig):
     embedding_scale: ClassVar[float] = 1.0
     attention_scale: ClassVar[float | None] = None
     attention_softcap: ClassVar[float | None] = None
+    attention_sinks: ClassVar[bool] = False
+    """Whether each head has a further logit, whose weight goes nowhere."""
     logit_softcap: ClassVar[float | None] = None
 
     @property
@@ -117,8 +119,9 @@ class LlamaConfig(PreTrainedConfig):
         return vars(self) | {"rope_theta": self.rope_theta or self.default_theta}
 
     def to_dict(self) -> dict[str, Any]:
-        """As for all, without empty fields of the rotary embedding, of which transformers would read a `None`."""
-        unset = [name for name in ("rope_theta", "rope_scaling", "rope_parameters") if getattr(self, name) is None]
+        """As for all, without empty fields that transformers would read a `None` of."""
+        inferred = ("rope_theta", "rope_scaling", "rope_parameters", "head_dim")
+        unset = [name for name in inferred if getattr(self, name) is None]
         values = super().to_dict()
         return {name: value for name, value in values.items() if name not in unset or name in (self._keys or ())}
 
@@ -139,6 +142,8 @@ class LlamaAttention(Module):
         self.scale, self.softcap = config.attention_scale, config.attention_softcap
         self.normed = config.query_key_norm
         self.build(config, policy)
+        init = normal(config.initializer_range)
+        self.sinks = param((self.heads,), policy.param_dtype, init) if config.attention_sinks else None
         if self.normed:
             query, key = (self.heads, self.kv_heads) if self.normed == "projection" else (1, 1)
             self.q_norm = config.norm(policy, query * config.features_per_head)
@@ -176,6 +181,7 @@ class LlamaAttention(Module):
             dropout_rng=dropout_rng,
             scale=self.scale,
             softcap=self.softcap,
+            sinks=None if self.sinks is None else self.sinks[...],
         )
         return self.o_proj(mixed), weights, cache
 
@@ -224,8 +230,13 @@ class LlamaDecoderLayer(Module):
         keys = split_key(dropout_rng, 3)
         mixed, weights, cache = self.self_attn(before(hidden_states), mask, rope, cache, output_attentions, keys[0])
         hidden_states = hidden_states + dropout(behind(mixed), self.dropout_rate, keys[1])
-        fed = behind_mlp(self.mlp(before_mlp(hidden_states)))
-        return BlockOutput(hidden_states + dropout(fed, self.dropout_rate, keys[2]), cache, weights)
+        fed, router_logits = self.feed(before_mlp(hidden_states), keys[2])
+        hidden_states = hidden_states + dropout(behind_mlp(fed), self.dropout_rate, keys[2])
+        return BlockOutput(hidden_states, cache, weights, router_logits=router_logits)
+
+    def feed(self, hidden_states: jax.Array, dropout_rng: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
+        """The output of the MLP, and the logits of its router if it has one."""
+        return self.mlp(hidden_states), None
 
 
 def _same(x):
@@ -255,8 +266,12 @@ class LlamaModel(LlamaPreTrainedModel):
     def build(self, config: LlamaConfig, policy: Policy):
         init = normal(config.initializer_range)
         self.embed_tokens = Embedding(config.vocab_size, config.hidden_size, policy, init=init)
-        self.layers = Stack(lambda: self.layer_class(config, policy), config.num_hidden_layers, policy)
+        self.layers = self.make_layers(config, policy)
         self.norm = config.norm(policy, config.hidden_size)
+
+    def make_layers(self, config: LlamaConfig, policy: Policy) -> Stack:
+        """The layers."""
+        return Stack(lambda: self.layer_class(config, policy), config.num_hidden_layers, policy)
 
     def forward(
         self,
@@ -278,6 +293,25 @@ class LlamaModel(LlamaPreTrainedModel):
             position_ids: int `[batch, q_len]`; 0, 1, ... behind the cache.
             past_key_values: from `init_cache` or an earlier output.
         """
+        inputs = (input_ids, attention_mask, position_ids, past_key_values, inputs_embeds)
+        outputs, _ = self.decode(
+            *inputs,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            dropout_rng=dropout_rng,
+        )
+        return BaseModelOutput(**outputs._asdict())
+
+    def decode(
+        self,
+        input_ids: jax.Array | None,
+        attention_mask: jax.Array | None,
+        position_ids: jax.Array | None,
+        past_key_values: Cache | None,
+        inputs_embeds: jax.Array | None,
+        **options: Any,
+    ) -> tuple[StackOutput, list[BlockOutput]]:
+        """What the layers return together, normed, and what each returns. `options` are for the layers."""
         hidden_states = embed(self.embed_tokens, input_ids, inputs_embeds)
         if inputs_embeds is None and self.config.embedding_scale != 1.0:
             hidden_states = hidden_states * jnp.asarray(self.config.embedding_scale, hidden_states.dtype)
@@ -285,18 +319,16 @@ class LlamaModel(LlamaPreTrainedModel):
         if position_ids is None:
             start = 0 if past_key_values is None else self_attention_cache(past_key_values).length
             position_ids = jnp.arange(q_len)[None] + start
-        outputs = self.layers(
+        outputs, layers = self.layers.run(
             hidden_states,
             past_key_values=past_key_values,
-            dropout_rng=dropout_rng,
-            output_hidden_states=output_hidden_states,
-            output_attentions=output_attentions,
+            **options,
             **by_layer(
                 mask=decoder_masks(attention_mask, q_len, past_key_values, self.config.attention_windows),
                 rope=layer_rope_tables(self.config.ropes, position_ids),
             ),
         )
-        return BaseModelOutput(**outputs.normed(self.norm)._asdict())
+        return outputs.normed(self.norm), layers
 
     def get_input_embeddings(self) -> Embedding:
         return self.embed_tokens

@@ -40,6 +40,12 @@ def local_mask(length: int, reach: int) -> jax.Array:
     return (jnp.abs(places[:, None] - places[None]) <= reach)[None, None]
 
 
+def token_mask(attention_mask: jax.Array, q_len: int, cache: Cache | None) -> jax.Array:
+    """Which of `q_len` new tokens count, boolean `[batch, q_len]`; with a cache the mask speaks of the whole text."""
+    start = 0 if cache is None else self_attention_cache(cache).length
+    return jnp.take(attention_mask, start + jnp.arange(q_len), axis=1, mode="fill", fill_value=1).astype(bool)
+
+
 def decoder_masks(
     attention_mask: jax.Array | None, q_len: int, cache: Cache | None, windows: Sequence[int | None]
 ) -> tuple[jax.Array, ...]:

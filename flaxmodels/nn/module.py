@@ -17,7 +17,7 @@ import numpy as np
 from flax import nnx
 
 from flaxmodels.changes import count_change
-from interop.ops import Op, Stack
+from interop.ops import Grouped, Op, Stack
 
 Initializer = Callable[..., jax.Array]
 _STATIC = (bool, int, float, str, type(None), np.dtype)
@@ -28,21 +28,28 @@ class TorchLeaf:
     """How others store a parameter, as a part of the module that owns it.
 
     Attributes:
-        name: what torch calls it.
+        name: what torch calls it; or the names of several tensors that make it together, in the order of `ops`.
         ops: from torch's layout to ours.
         legacy_names: what older torch checkpoints call it.
         optional: whether a checkpoint may lack it, as its initial value is the right one.
         flax_name: what the retired Flax classes of transformers call it, where that is not our name; "" if their files
             do not have it.
         flax_ops: from their layout to ours, where that is not the same.
+        live: how a live torch module has it, where that is not how torch's files have it.
     """
 
-    name: str
+    name: str | tuple[str, ...]
     ops: tuple[Op, ...] = ()
     legacy_names: tuple[str, ...] = ()
     optional: bool = False
     flax_name: str | None = None
     flax_ops: tuple[Op, ...] = ()
+    live: TorchLeaf | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """`name`, or all of them."""
+        return (self.name,) if isinstance(self.name, str) else self.name
 
 
 class Module(nnx.Module):
@@ -50,11 +57,13 @@ class Module(nnx.Module):
 
     `torch_leaves` says how torch stores the parameters that the class itself owns; a parameter that it does not
     list has the same name and layout there. `torch_path` says where others have a module of the class in the module
-    that holds it, joined by ".", if not under the name of its attribute.
+    that holds it, joined by ".", if not under the name of its attribute; `torch_names` what torch's files, but not live
+    torch modules, call the modules that it holds.
     """
 
     torch_leaves: ClassVar[dict[str, TorchLeaf]] = {}
     torch_path: ClassVar[str] = ""
+    torch_names: ClassVar[dict[str, str]] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
         count_change()
@@ -105,12 +114,16 @@ class Layers:
 
 @dataclass(frozen=True)
 class Leaf:
-    """A parameter in its place: `path` names the module attributes from the root, the last one its own."""
+    """A parameter in its place: `path` names the module attributes from the root, the last one its own.
+
+    `torch_owner` is the path of the owning module in torch's files.
+    """
 
     path: tuple[str, ...]
     variable: nnx.Variable
     owner: nnx.Module
-    layers: Layers | None = None
+    layers: Layers | None
+    torch_owner: tuple[str, ...]
 
     @property
     def name(self) -> str:
@@ -124,8 +137,12 @@ class Leaf:
 
     @property
     def torch_names(self) -> tuple[str, ...]:
-        """Its full name in a torch state dict; one for each layer if it holds several."""
-        return self.full_names(self.torch.name, ".")
+        """Its full name in torch's files, or all its names; one after another for each layer if it holds several."""
+        return self.names_in_torch(*self.torch.names)
+
+    def names_in_torch(self, *names: str) -> tuple[str, ...]:
+        """The path of the owning module in torch's files in every layer, with each of `names` behind it."""
+        return tuple(".".join((*path, name)) for path in self._in_layers(self.torch_owner) for name in names)
 
     def full_names(self, name: str, separator: str) -> tuple[str, ...]:
         """The path that others give the owning module in every layer, with `name` behind it."""
@@ -140,9 +157,12 @@ class Leaf:
     @property
     def paths(self) -> tuple[tuple[str, ...], ...]:
         """The path, once for each layer that the parameter holds."""
+        return self._in_layers(self.path)
+
+    def _in_layers(self, path: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
         if self.layers is None:
-            return (self.path,)
-        before, behind = self.path[: self.layers.position], self.path[self.layers.position + 1 :]
+            return (path,)
+        before, behind = path[: self.layers.position], path[self.layers.position + 1 :]
         numbers = range(self.layers.start, self.layers.start + self.layers.count)
         return tuple((*before, str(number), *behind) for number in numbers)
 
@@ -151,17 +171,30 @@ class Leaf:
         """The ops from one array a layer to the parameter."""
         return () if self.layers is None else (Stack(self.layers.count),)
 
+    def assembly(self, ops: tuple[Op, ...], tensors: int) -> tuple[Op, ...]:
+        """The ops from that many tensors a layer to the parameter, given those from one layer's to its part."""
+        if self.layers is None or tensors == 1:
+            return ops + self.stacking
+        return (Grouped(self.layers.count, ops), *self.stacking)
 
-def iter_leaves(module: nnx.Module, path: tuple[str, ...] = (), layers: Layers | None = None) -> Iterator[Leaf]:
+
+def iter_leaves(
+    module: nnx.Module,
+    path: tuple[str, ...] = (),
+    layers: Layers | None = None,
+    torch_path: tuple[str, ...] = (),
+) -> Iterator[Leaf]:
     """Every parameter below `module` in order of definition; a shared one comes once for each place it is in."""
     count, start = getattr(module, "stacked", 0), getattr(module, "apart", 0)
+    torch_names = getattr(module, "torch_names", {})
     for name, value in vars(module).items():
         kind = type(value)  # isinstance(value, nnx.Variable) takes longer than all else here
         if issubclass(kind, nnx.Variable):
-            yield Leaf((*path, name), value, module, layers)
+            yield Leaf((*path, name), value, module, layers, torch_path)
         elif issubclass(kind, nnx.Module):
-            stacked = count and not name.isdigit()
-            yield from iter_leaves(value, (*path, name), Layers(len(path), count, start) if stacked else layers)
+            own = Layers(len(path), count, start) if count and not name.isdigit() else layers
+            elsewhere = getattr(value, "torch_path", "") or torch_names.get(name, name)
+            yield from iter_leaves(value, (*path, name), own, (*torch_path, *elsewhere.split(".")))
 
 
 def split_shared(module: nnx.Module) -> tuple[list[Leaf], dict[str, Leaf]]:

@@ -1,4 +1,5 @@
 """Words in which a model says how tensor parallelism divides its layers."""
 
-COLUMN, ROW = "column", "row"
-"""A dense layer by its output features, or by its input features; an embedding by the rows of its table is `ROW`."""
+COLUMN, ROW, EXPERT = "column", "row", "expert"
+"""A dense layer by its output features, or by its input features; an embedding by the rows of its table is `ROW`; the
+parameters of a mixture of experts by experts is `EXPERT`."""

@@ -12,6 +12,8 @@ import numpy as np
 from flaxmodels.errors import ConfigError
 
 ATTENTION_IMPLEMENTATIONS = ("eager", "sdpa", "flash")
+EXPERTS_IMPLEMENTATIONS = ("eager", "batched", "grouped")
+DEFAULT_EXPERTS = "grouped"
 FLOAT32 = np.dtype("float32")
 FLOAT_DTYPES = ("float32", "bfloat16", "float16", "float64")
 
@@ -41,6 +43,7 @@ class Policy:
             time does not grow with depth. Unrolled blocks decode faster.
         remat: forget activations inside each block and compute them again in the backward pass: "full", or the name
             of a policy of `jax.checkpoint_policies`.
+        experts_implementation: of a mixture of experts, as in `flaxmodels.nn.moe.mix_experts`.
     """
 
     dtype: np.dtype = FLOAT32
@@ -48,14 +51,17 @@ class Policy:
     attn_implementation: str = "sdpa"
     scan_layers: bool = False
     remat: str | None = None
+    experts_implementation: str = DEFAULT_EXPERTS
 
     def __post_init__(self):
         object.__setattr__(self, "dtype", to_dtype(self.dtype))
         object.__setattr__(self, "param_dtype", to_dtype(self.param_dtype))
-        if self.attn_implementation not in ATTENTION_IMPLEMENTATIONS:
-            raise ConfigError(
-                f"attn_implementation={self.attn_implementation!r} is not known: "
-                f"expected one of {', '.join(ATTENTION_IMPLEMENTATIONS)}"
-            )
+        choices = {
+            "attn_implementation": ATTENTION_IMPLEMENTATIONS,
+            "experts_implementation": EXPERTS_IMPLEMENTATIONS,
+        }
+        for name, known in choices.items():
+            if (chosen := getattr(self, name)) not in known:
+                raise ConfigError(f"{name}={chosen!r} is not known: expected one of {', '.join(known)}")
         if self.remat not in (None, "full") and not hasattr(jax.checkpoint_policies, self.remat):
             raise ConfigError(f"remat={self.remat!r} is neither 'full' nor one of jax.checkpoint_policies")

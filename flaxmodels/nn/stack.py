@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from flaxmodels.errors import ConfigError
 from flaxmodels.nn.cache import Cache
 from flaxmodels.nn.functional import functional
 from flaxmodels.nn.module import Module, ModuleList, iter_leaves
@@ -15,12 +16,15 @@ from flaxmodels.nn.policy import Policy
 
 
 class BlockOutput(NamedTuple):
-    """What a block returns: `hidden_states` `[batch, q_len, hidden]`, its cache, and attention weights if asked."""
+    """What a block returns: `hidden_states` `[batch, q_len, hidden]`, its cache, attention weights if asked, and the
+    logits of its router if it has one.
+    """
 
     hidden_states: jax.Array
     cache: Any = None
     attention: jax.Array | None = None
     cross_attention: jax.Array | None = None
+    router_logits: jax.Array | None = None
 
 
 class StackOutput(NamedTuple):
@@ -81,7 +85,11 @@ class Stack(ModuleList):
                 one = leaf.variable.get_raw_value()
                 leaf.variable.set_raw_value(jax.ShapeDtypeStruct((self.stacked, *one.shape), one.dtype))
 
-    def __call__(
+    def __call__(self, hidden_states: jax.Array, **options: Any) -> StackOutput:
+        """Run the blocks, with the arguments of `run`."""
+        return self.run(hidden_states, **options)[0]
+
+    def run(
         self,
         hidden_states: jax.Array,
         *,
@@ -90,8 +98,8 @@ class Stack(ModuleList):
         output_hidden_states: bool = False,
         per_layer: dict[str, Any] | None = None,
         **shared: Any,
-    ) -> StackOutput:
-        """Run the blocks.
+    ) -> tuple[StackOutput, list[BlockOutput]]:
+        """Run the blocks; what the stack returns, and what each block does.
 
         Args:
             per_layer: arrays whose leading axis counts layers, or tuples of one pytree a layer.
@@ -101,13 +109,14 @@ class Stack(ModuleList):
         own = (per_layer or {}) | {"cache": past_key_values, "dropout_rng": _keys(dropout_rng, self.count)}
         last, layers = run(hidden_states, own, shared, output_hidden_states)
         inputs = (hidden_states, *(layer.hidden_states for layer in layers))
-        return StackOutput(
+        outputs = StackOutput(
             last,
             None if past_key_values is None else tuple(layer.cache for layer in layers),
             inputs if output_hidden_states else None,
-            _present(layer.attention for layer in layers),
-            _present(layer.cross_attention for layer in layers),
+            present(layer.attention for layer in layers),
+            present(layer.cross_attention for layer in layers),
         )
+        return outputs, layers
 
     def blocks(self) -> Iterable[Module]:
         """The block of each layer, in order."""
@@ -160,10 +169,21 @@ class RepeatedStack(Stack):
         return (self[number * len(self) // self.count] for number in range(self.count))
 
 
+class MixedStack(Stack):
+    """Blocks of several kinds: `make_block` is given the number of each. They cannot be scanned."""
+
+    def __init__(self, make_block: Callable[[int], Module], count: int, policy: Policy):
+        if policy.scan_layers:
+            raise ConfigError("scan_layers=True stacks equal layers, and this model has several kinds: leave it out")
+        self.count, self.remat, self.stacked = count, policy.remat, 0
+        ModuleList.__init__(self, (make_block(number) for number in range(count)))
+
+
 def _keys(dropout_rng: jax.Array | None, count: int) -> jax.Array | None:
     return None if dropout_rng is None else jax.random.split(dropout_rng, count)
 
 
-def _present(arrays) -> tuple[jax.Array, ...] | None:
+def present(arrays: Iterable[jax.Array | None]) -> tuple[jax.Array, ...] | None:
+    """Those of the arrays that are there; `None` if none is."""
     kept = tuple(array for array in arrays if array is not None)
     return kept or None

@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from flaxmodels.errors import ConfigError
 from flaxmodels.nn.module import Leaf, split_shared
-from flaxmodels.nn.partition import COLUMN
+from flaxmodels.nn.partition import COLUMN, EXPERT
 
 logger = logging.getLogger("flaxmodels")
 
@@ -43,7 +43,7 @@ def shardings(model: Any, mesh: Mesh, rules: Rules | str) -> dict[str, NamedShar
 
 
 def tensor_parallel(plan: Mapping[str, str], axis: str) -> list[tuple[str, PartitionSpec]]:
-    """The rules of a plan: regular expressions for modules, with `COLUMN` or `ROW`.
+    """The rules of a plan: regular expressions for modules, with `COLUMN`, `ROW` or `EXPERT`.
 
     Embeddings `[vocab, hidden]` are divided by rows of the table where the plan says `ROW`.
     """
@@ -51,6 +51,8 @@ def tensor_parallel(plan: Mapping[str, str], axis: str) -> list[tuple[str, Parti
     for pattern, kind in plan.items():
         if kind == COLUMN:
             rules += [(f"{pattern}/kernel$", PartitionSpec(None, axis)), (f"{pattern}/bias$", PartitionSpec(axis))]
+        elif kind == EXPERT:
+            rules.append((f"{pattern}/[^/]+$", PartitionSpec(axis)))
         else:
             rules.append((f"{pattern}/(kernel|embedding)$", PartitionSpec(axis, None)))
     return rules

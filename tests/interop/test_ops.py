@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from interop.ops import (
     Concat,
     Flatten,
+    Grouped,
     Op,
     Pad,
     Retype,
@@ -56,6 +57,12 @@ def apply(op: Op, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
             return [np.pad(array, widths) for array in arrays]
         case Unstack():
             return list(arrays[0])
+        case Grouped(count, ops):
+            size = len(arrays) // count
+            groups = [arrays[start : start + size] for start in range(0, len(arrays), size)]
+            for inner in ops:
+                groups = [apply(inner, group) for group in groups]
+            return [array for group in groups for array in group]
     raise NotImplementedError(op)
 
 
@@ -104,6 +111,9 @@ def fitting(draw: st.DrawFn, shapes: Sequence[tuple[int, ...]]) -> list[Op]:
         ops.append(Pad(axis, first[axis], draw(st.integers(0, 3))))
     if len(set(shapes)) == 1:
         ops.append(Stack(len(shapes)))
+        if len(shapes) > 1:
+            count = draw(st.sampled_from([number for number in range(2, len(shapes) + 1) if len(shapes) % number == 0]))
+            ops.append(Grouped(count, (draw(st.sampled_from(fitting(draw, shapes[: len(shapes) // count]))),)))
     return ops or [Transpose(tuple(axes))]
 
 
@@ -204,6 +214,7 @@ def test_one_input_is_read_as_a_view(op):
         (Stack(2), [(2,)], "(2,)"),
         (Stack(2), [(2,), (3,)], "(2,), (3,)"),
         (Unstack(2), [(3, 2)], "(3, 2)"),
+        (Grouped(2, (Stack(1),)), [(2,), (2,), (2,)], "(2,), (2,), (2,)"),
     ],
 )
 def test_shapes_that_do_not_fit(op, shapes, listed):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from models.family import Case
 from models.tiny_configs import FAMILIES
-from models.torch_reference import untied
+from models.torch_reference import as_saved, untied
 
 from flaxmodels.checkpoint.mapping import torch_headers
 
@@ -38,7 +38,7 @@ def test_names_shapes_and_number_of_parameters(name):
     with torch.device("meta"):
         reference = untied(case, case.theirs(case.theirs.config_class.from_dict(dict(case.values))))
     assert {name: header.shape for name, header in torch_headers(model).items()} == {
-        name: tuple(tensor.shape) for name, tensor in stored(reference)
+        name: tuple(tensor.shape) for name, tensor in as_saved(reference, dict(stored(reference))).items()
     }
     assert model.num_parameters() == count
 

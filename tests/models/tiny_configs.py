@@ -5,7 +5,7 @@ Sizes are awkward on purpose: odd, unequal, grouped heads, `head_dim` apart from
 
 from __future__ import annotations
 
-from models.families import convolutional, decoders, encoder_decoders, encoders, llama_like, t5_like
+from models.families import convolutional, decoders, encoder_decoders, encoders, experts, llama_like, t5_like
 from models.family import Case
 
 FAMILIES = {
@@ -15,6 +15,7 @@ FAMILIES = {
     **encoder_decoders.FAMILIES,
     **convolutional.FAMILIES,
     **t5_like.FAMILIES,
+    **experts.FAMILIES,
 }
 """Every architecture, by model type."""
 

@@ -12,6 +12,7 @@ import safetensors.numpy
 import torch
 from models.comparisons import assert_close
 from models.family import Case
+from transformers.core_model_loading import revert_weight_conversion
 
 MASK = np.array([[1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0, 0], [0, 0, 0, 1, 1, 1, 1]])
 """No padding, padding on the right, padding on the left."""
@@ -20,7 +21,8 @@ MASK = np.array([[1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0, 0], [0, 0, 0, 1, 1, 1
 def torch_model(case: Case) -> torch.nn.Module:
     """The reference model: every parameter that is not fixed drawn at random, biases and scales too."""
     generator = torch.Generator().manual_seed(0)
-    model = untied(case, case.theirs(case.theirs.config_class(**case.values, attn_implementation="eager")).eval())
+    eager = {"attn_implementation": "eager", "experts_implementation": "eager"}
+    model = untied(case, case.theirs(case.theirs.config_class(**case.values, **eager)).eval())
     with torch.no_grad():
         biases = [(name, buffer) for name, buffer in model.named_buffers() if name == "final_logits_bias"]
         for name, parameter in [*model.named_parameters(), *biases]:
@@ -48,6 +50,11 @@ def untied(case: Case, model: torch.nn.Module) -> torch.nn.Module:
         model.all_tied_weights_keys.pop("lm_head.weight")
         model.config.tie_word_embeddings = False
     return model
+
+
+def as_saved(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors of the model's state dict as its files have them."""
+    return revert_weight_conversion(model, dict(tensors))
 
 
 def tensors_in(folder: Path) -> dict[str, np.ndarray]:
@@ -100,10 +107,13 @@ def inputs_for(case: Case, *, embedded: bool = False) -> dict[str, np.ndarray]:
     return inputs
 
 
+_OPTIONS = ("output_hidden_states", "output_attentions", "output_router_logits")
+
+
 def everything(case: Case) -> dict[str, bool]:
     """The options with which the model returns all that it can."""
     taken = inspect.signature(case.ours.abstract(dict(case.values)).features).parameters
-    return {name: True for name in ("output_hidden_states", "output_attentions") if name in taken}
+    return {name: True for name in taken if name in _OPTIONS}
 
 
 def to_torch(inputs: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
@@ -126,6 +136,8 @@ def at_tokens(array: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     if array.shape[: mask.ndim] == mask.shape:
         return array[mask.astype(bool)]
     mask = mask.reshape(-1, mask.shape[-1]).astype(bool)
+    if array.ndim and array.shape[0] == mask.size:
+        return array[mask.reshape(-1)]
     if array.shape[:2] == mask.shape:
         return array[mask]
     if array.ndim == 4 and (array.shape[0], array.shape[2]) == mask.shape:
