@@ -57,6 +57,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "bart": _of(
         "bart", "Bart", ("SequenceClassification", "QuestionAnswering"), Seq2SeqLM="BartForConditionalGeneration"
     ),
+    "beit": _of("beit", "Beit", ("ImageClassification",), ("BeitForMaskedImageModeling",), Backbone="BeitBackbone"),
     "bert": _of(
         "bert",
         "Bert",
@@ -64,6 +65,13 @@ ARCHITECTURES: dict[str, Architecture] = {
         ("BertForCausalLM",),
         CausalLM="BertLMHeadModel",
     ),
+    "deit": _of(
+        "deit",
+        "DeiT",
+        ("ImageClassification", "MaskedImageModeling"),
+        ("DeiTForImageClassificationWithTeacher",),
+    ),
+    "dinov2": _of("dinov2", "Dinov2", ("ImageClassification",), Backbone="Dinov2Backbone"),
     "distilbert": _of("distilbert", "DistilBert", _ENCODER),
     "gemma": _of("gemma", "Gemma", _DECODER[:3]),
     "gemma2": _of("gemma2", "Gemma2", _DECODER[:3]),
@@ -79,6 +87,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "qwen3": _of("qwen3", "Qwen3", _DECODER),
     "roberta": _of("roberta", "Roberta", _BOTH),
     "smollm3": _of("smollm3", "SmolLM3", _DECODER),
+    "vit": _of("vit", "ViT", ("ImageClassification", "MaskedImageModeling")),
     "xlm-roberta": _of("xlm_roberta", "XLMRoberta", _BOTH),
 }
 """The architectures of the library, by model type."""

@@ -41,7 +41,7 @@ def from_torch(module: Any, *, dtype: Any = None, param_dtype: Any = None, **opt
     cls = find_class(type(module).__name__)
     if cls is None:
         raise ConfigError(f"there is no Flax class for {type(module).__name__}: see flaxmodels.architectures")
-    state = _arrays(module.state_dict())
+    state = _arrays(torch_bridge.as_saved(module, module.state_dict()))
     stored = next(value.dtype for value in state.values() if not np.issubdtype(value.dtype, np.integer))
     policy = Policy(to_dtype(dtype or stored), to_dtype(param_dtype or stored), **options)
     model = cls.part(module.config, policy)

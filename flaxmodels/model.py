@@ -39,6 +39,8 @@ class PreTrainedModel(Module):
         tp_plan: how tensor parallelism divides the layers, as `flaxmodels.sharding.rules.tensor_parallel` reads it.
         predicts_next_token: whether `generate` works; set by models with a head for causal language modelling.
         ignored_names: regular expressions for tensors that torch checkpoints have and that are not parameters.
+        other_names: parts of torch names, and what the modules of another version of transformers call them; the
+            replacements are made one after another. Tensors are found under both names, and saved under the first.
         config, policy: what is computed, and how.
         generation_config: settings of `generate` where a call gives none.
     """
@@ -48,6 +50,7 @@ class PreTrainedModel(Module):
     tp_plan: ClassVar[Mapping[str, str]] = {}
     main_input_name: ClassVar[str] = "input_ids"
     ignored_names: ClassVar[tuple[str, ...]] = ()
+    other_names: ClassVar[Mapping[str, str]] = {}
     framework: ClassVar[str] = "flax"
     predicts_next_token: ClassVar[bool] = False
 

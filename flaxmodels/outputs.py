@@ -191,3 +191,30 @@ class QuestionAnsweringOutput(_OfLayers):
 
     start_logits: jax.Array
     end_logits: jax.Array
+
+
+class ImageClassifierOutput(_OfLayers):
+    """`logits` `[batch, num_labels]`."""
+
+    logits: jax.Array
+
+
+class ImageClassifierWithTeacherOutput(_OfLayers):
+    """`logits` `[batch, num_labels]`, the mean of those of the class token and of the distillation token."""
+
+    logits: jax.Array
+    cls_logits: jax.Array
+    distillation_logits: jax.Array
+
+
+class MaskedImageModelingOutput(_OfLayers):
+    """`reconstruction` `[batch, channels, height, width]`, the image; `loss`, if patches were masked, their error."""
+
+    reconstruction: jax.Array
+    loss: jax.Array | None = None
+
+
+class BackboneOutput(_OfLayers):
+    """`feature_maps`, one for each chosen stage, `[batch, channels, height, width]`."""
+
+    feature_maps: Layers

@@ -21,7 +21,7 @@ def wanted(model) -> Wanted:
         older = [leaf.full_names(name, ".") for name in leaf.torch.legacy_names]
         tied = tuple(alias for alias, first in aliases.items() if first is leaf)
         for name, *others in zip(leaf.torch_names, *older, strict=True):
-            alternatives[name] = (*others, *tied)
+            alternatives[name] = (*others, *_elsewhere(name, model.other_names), *tied)
     rules = tuple(Rule(leaf.torch_names, (leaf.name,), leaf.torch.ops + leaf.stacking) for leaf in leaves)
     return _wanted(model, leaves, rules, alternatives, ".")
 
@@ -75,6 +75,14 @@ def torch_headers(model) -> Mapping[str, Header]:
     """Names, shapes and dtypes of the parameters of `model` in torch layout, from its description alone."""
     found = wanted(model)
     return Mapped(HeadersOnly(found.leaves), [rule.inverse for rule in found.rules]).headers
+
+
+def _elsewhere(name: str, other_names: Mapping[str, str]) -> tuple[str, ...]:
+    """What another version of transformers calls the tensor, if that is not the same."""
+    changed = name
+    for part, other in other_names.items():
+        changed = changed.replace(part, other)
+    return () if changed == name else (changed,)
 
 
 def _wanted(model, leaves: Sequence[Leaf], rules: tuple[Rule, ...], alternatives, separator: str) -> Wanted:

@@ -14,6 +14,18 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
 
 
+def drop_path(x: jax.Array, rate: float | jax.Array, key: jax.Array | None) -> jax.Array:
+    """Zero each row of the batch with probability `rate` and scale the rest: stochastic depth (arXiv 1603.09382).
+
+    Identity without a key. `rate` may be a scalar array, such as one of a scanned layer.
+    """
+    if key is None or (isinstance(rate, float) and rate == 0.0):
+        return x
+    kept = jnp.asarray(1.0 - rate, jnp.float32)
+    keep = jax.random.bernoulli(key, kept, (x.shape[0],) + (1,) * (x.ndim - 1))
+    return jnp.where(keep, x / kept.astype(x.dtype), jnp.zeros_like(x))
+
+
 def split_key(key: jax.Array | None, count: int) -> list[jax.Array | None]:
     """`count` independent keys, or as many `None`s."""
     return [None] * count if key is None else list(jax.random.split(key, count))

@@ -24,6 +24,7 @@ class Family:
         older_names: parts of torch names, and what early checkpoints call them.
         useless: names, in the base model, of tensors that checkpoints may have for nothing.
         inputs: makes a batch from our configuration and a random generator, for models that do not read text alone.
+        head_inputs: further inputs of single heads, made likewise.
         half_tolerance: how far bfloat16 may be from float32, relative to the largest value.
         has_dropout: whether there is any.
         published: well-known checkpoints, whose configurations are in `tests/fixtures/configs`: the class that they are
@@ -38,6 +39,7 @@ class Family:
     older_names: Mapping[str, str] = field(default_factory=dict)
     useless: tuple[str, ...] = ()
     inputs: Callable[[Any, np.random.Generator], dict[str, np.ndarray]] | None = None
+    head_inputs: Mapping[str, Callable[[Any, np.random.Generator], dict[str, np.ndarray]]] = field(default_factory=dict)
     half_tolerance: float = 5e-2
     has_dropout: bool = True
     published: Mapping[str, tuple[str, int]] = field(default_factory=dict)

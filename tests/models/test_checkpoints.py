@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 from models.comparisons import bits, same_params
 from models.tiny_configs import CASES, HEADS
-from models.torch_reference import tensors_in, torch_model
+from models.torch_reference import tensors_in, torch_model, torch_state
 
 from flaxmodels.errors import CheckpointMismatch
 from flaxmodels.files.safetensors import write_safetensors
 from flaxmodels.nn.module import split_shared
 from interop.source import Header
-from interop.torch_bridge import to_numpy
 
 UNSHARDED, SHARDED = "5GB", 3000
 
@@ -29,10 +28,6 @@ def save_tensors(folder, like, tensors):
     headers = {name: Header(array.shape, array.dtype) for name, array in tensors.items()}
     write_safetensors(folder / "model.safetensors", headers, tensors.__getitem__, {"format": "pt"})
     return folder
-
-
-def torch_state(reference) -> dict[str, np.ndarray]:
-    return {name: to_numpy(tensor) for name, tensor in reference.state_dict().items()}
 
 
 @pytest.mark.parametrize("size", [UNSHARDED, SHARDED])
@@ -64,7 +59,7 @@ def test_flax_layout(case, model, tmp_path, size):
 def test_state_dict(case, model, reference):
     assert same_params(model.state_dict(), torch_state(reference))
     other = case.ours.abstract(dict(case.values))
-    other.load_state_dict(reference.state_dict())
+    other.load_state_dict(torch_state(reference))
     assert same_params(other.params, model.params)
 
 
