@@ -37,7 +37,7 @@ class Dinov2Config(BackboneConfig, PatchConfig):
 
     model_type = "dinov2"
 
-    mlp_ratio: float = 4
+    mlp_ratio: int = 4
     layer_norm_eps: float = 1e-6
     patch_size: Size = 14
     qkv_bias: bool = True

@@ -73,7 +73,8 @@ class PatchConfig(PreTrainedConfig):
     @property
     def projection_biases(self) -> tuple[bool, bool, bool]:
         """Whether queries, keys and values have a bias."""
-        return (getattr(self, "qkv_bias", True),) * 3
+        uses_bias = getattr(self, "qkv_bias", True)
+        return uses_bias, uses_bias, uses_bias
 
 
 class ViTConfig(PatchConfig):
@@ -143,7 +144,9 @@ class ViTEmbeddings(Module):
                     f"pixel_values: expected images of {self.size[0]} x {self.size[1]}, got {images.shape[1]} x "
                     f"{images.shape[2]}: pass interpolate_pos_encoding=True"
                 )
-            hidden_states = hidden_states + self._positions(rows, columns).astype(self.dtype)
+            hidden_states = hidden_states + self._positions(self.position_embeddings[...], rows, columns).astype(
+                self.dtype
+            )
         return dropout(hidden_states, self.dropout_rate, dropout_rng)
 
     def _mask(self) -> jax.Array:
@@ -151,9 +154,8 @@ class ViTEmbeddings(Module):
             raise FlaxModelsError("bool_masked_pos: this model has no mask token")
         return self.mask_token[...].astype(self.dtype).reshape(1, 1, -1)
 
-    def _positions(self, rows: int, columns: int) -> jax.Array:
+    def _positions(self, table: jax.Array, rows: int, columns: int) -> jax.Array:
         """`[1, tokens, hidden]`: those of the tokens in front as they are, those of patches stretched to the grid."""
-        table = self.position_embeddings[...]
         front, patches = table[:, : len(self.tokens)], table[:, len(self.tokens) :]
         stretched = resize_bicubic(patches.reshape(1, *self.grid, -1), rows, columns)
         return jnp.concatenate([front, stretched.reshape(1, rows * columns, -1)], axis=1)
@@ -165,8 +167,10 @@ class ViTSelfAttention(Module):
         self.heads, self.implementation = config.num_attention_heads, policy.attn_implementation
         self.dropout_rate = config.attention_probs_dropout_prob
         features = self.heads * config.features_per_head
-        for name, use_bias in zip(("query", "key", "value"), config.projection_biases, strict=True):
-            setattr(self, name, Linear(config.hidden_size, features, policy, use_bias=use_bias, init=init))
+        self.query, self.key, self.value = (
+            Linear(config.hidden_size, features, policy, use_bias=use_bias, init=init)
+            for use_bias in config.projection_biases
+        )
 
     def __call__(self, hidden_states, mask, bias, output_attentions, dropout_rng):
         layers = (self.query, self.key, self.value)
@@ -292,7 +296,8 @@ class ViTPreTrainedModel(PreTrainedModel):
     def patches(self, hidden_states: jax.Array, pixel_values: jax.Array) -> jax.Array:
         """The hidden states of the patches alone, where they are in the image: `[batch, rows, columns, hidden]`."""
         height, width = channels_last(pixel_values, self.config.num_channels).shape[1:3]
-        front = len(self.base_model.embeddings.tokens)
+        base: Any = self.base_model
+        front = len(base.embeddings.tokens)
         return hidden_states[:, front:].reshape(len(hidden_states), *self.config.grid((height, width)), -1)
 
     def backbone_output(
@@ -307,13 +312,13 @@ class ViTPreTrainedModel(PreTrainedModel):
 
         They are `[batch, hidden, rows, columns]`, or `[batch, tokens, hidden]` with `reshape_hidden_states=False`.
         """
-        states = outputs.hidden_states or ()
-        chosen = [states[stage] for stage in self.config.chosen_stages]
-        chosen = chosen if norm is None else [norm(stage) for stage in chosen]
+        states = outputs.hidden_states
+        assert states is not None
+        chosen = tuple(states[stage] for stage in self.config.chosen_stages)
+        chosen = chosen if norm is None else tuple(map(norm, chosen))
         if self.config.reshape_hidden_states:
-            chosen = [jnp.moveaxis(self.patches(stage, pixel_values), -1, 1) for stage in chosen]
-        kept = states if keep_states else None
-        return outputs.to(BackboneOutput, feature_maps=tuple(chosen), hidden_states=kept)
+            chosen = tuple(jnp.moveaxis(self.patches(stage, pixel_values), -1, 1) for stage in chosen)
+        return outputs.to(BackboneOutput, feature_maps=chosen, hidden_states=states if keep_states else None)
 
 
 class ViTModel(ViTPreTrainedModel):

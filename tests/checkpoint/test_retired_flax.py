@@ -7,12 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flaxmodels import AutoModelForCausalLM, AutoModelForMaskedLM
+from flaxmodels import AutoModelForCausalLM, AutoModelForImageClassification, AutoModelForMaskedLM
 from flaxmodels.files.resolve import resolve
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "retired_flax"
-CLASSES = {"bert": AutoModelForMaskedLM, "llama": AutoModelForCausalLM, "gpt2": AutoModelForCausalLM}
+CLASSES = {
+    "bert": AutoModelForMaskedLM,
+    "llama": AutoModelForCausalLM,
+    "gpt2": AutoModelForCausalLM,
+    "vit": AutoModelForImageClassification,
+}
 IDS = np.array([[5, 7, 11, 13, 2]])
+PIXELS = np.linspace(-1, 1, 3 * 8 * 8, dtype=np.float32).reshape(1, 3, 8, 8)
 
 
 def tensors(folder):
@@ -28,6 +34,7 @@ def test_their_file_gives_their_logits_and_is_written_back(model_type, sharded, 
     model, info = CLASSES[model_type].from_pretrained(folder, output_loading_info=True, scan_layers=scan_layers)
     assert (info.missing_keys, info.unexpected_keys, info.mismatched_keys) == ([], [], [])
     expected = np.load(folder / "logits.npy")
-    np.testing.assert_allclose(model(IDS).logits, expected, atol=1e-5 * np.abs(expected).max())
+    logits = model(PIXELS if model.main_input_name == "pixel_values" else IDS).logits
+    np.testing.assert_allclose(logits, expected, atol=1e-5 * np.abs(expected).max())
     model.save_pretrained(tmp_path, safe_serialization=False, max_shard_size="4KB" if sharded else "5GB")
     assert tensors(tmp_path) == tensors(folder)

@@ -105,7 +105,7 @@ FAMILIES = {
         variants={
             "shared": (
                 "BeitModel",
-                {"use_shared_relative_position_bias": True, "use_mean_pooling": False, "layer_scale_init_value": 0},
+                {"use_shared_relative_position_bias": True, "use_mean_pooling": False, "layer_scale_init_value": 0.0},
             ),
             "oblong": ("BeitModel", {"use_relative_position_bias": False, "image_size": [16, 23]}),
             "flat": ("BeitBackbone", {"out_indices": [-2, -1], "reshape_hidden_states": False}),
@@ -117,7 +117,7 @@ FAMILIES = {
     ),
     "dinov2": Family(
         module="flaxmodels.models.dinov2",
-        config={**COMMON, "mlp_ratio": 1.6, "layerscale_value": 0.7, "drop_path_rate": 0.1},
+        config={**COMMON, "mlp_ratio": 2, "layerscale_value": 0.7, "drop_path_rate": 0.1},
         heads={
             "Dinov2Model": {},
             "Dinov2ForImageClassification": {},
