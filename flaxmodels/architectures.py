@@ -61,6 +61,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         ("CausalLM", "SequenceClassification", "QuestionAnswering"),
         Seq2SeqLM="BartForConditionalGeneration",
     ),
+    "beit": _of("beit", "Beit", ("ImageClassification",), ("BeitForMaskedImageModeling",), Backbone="BeitBackbone"),
     "bert": _of(
         "bert",
         "Bert",
@@ -70,6 +71,13 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "convnext": _of("convnext", "ConvNext", ("ImageClassification",), Backbone="ConvNextBackbone"),
     "bloom": _of("bloom", "Bloom", _DECODER),
+    "deit": _of(
+        "deit",
+        "DeiT",
+        ("ImageClassification", "MaskedImageModeling"),
+        ("DeiTForImageClassificationWithTeacher",),
+    ),
+    "dinov2": _of("dinov2", "Dinov2", ("ImageClassification",), Backbone="Dinov2Backbone"),
     "distilbert": _of("distilbert", "DistilBert", _ENCODER),
     "electra": _of("electra", "Electra", ("PreTraining", *_BOTH)),
     "gemma": _of("gemma", "Gemma", _DECODER[:3]),
@@ -114,6 +122,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         TextEncoding="T5EncoderModel",
     ),
     "umt5": _of("umt5", "UMT5", _T5, Seq2SeqLM="UMT5ForConditionalGeneration", TextEncoding="UMT5EncoderModel"),
+    "vit": _of("vit", "ViT", ("ImageClassification", "MaskedImageModeling")),
     "xlm-roberta": _of("xlm_roberta", "XLMRoberta", _BOTH),
 }
 """The architectures of the library, by model type."""

@@ -6,9 +6,9 @@ from flaxmodels.config import PreTrainedConfig
 
 
 class BackboneConfig(PreTrainedConfig):
-    """Configuration with stages: "stem", "stage1", ..., of which `out_features` or `out_indices` name some.
+    """Configuration with stages: "stem", "stage1", ..., of which `out_features` or `out_indices` choose some.
 
-    The last one is meant if neither is given.
+    The last one is meant if neither is given; negative numbers count from the end.
     """
 
     stage_names: list[str] | None = None
@@ -33,6 +33,9 @@ class BackboneConfig(PreTrainedConfig):
         return [number % len(self.stages) for number in self.out_indices or [-1]]
 
     def problems(self) -> list[str]:
+        return super().problems() + self._wrong_stages()
+
+    def _wrong_stages(self) -> list[str]:
         known = ", ".join(self.stages)
         if unknown := [name for name in self.out_features or () if name not in self.stages]:
             return [f"out_features={unknown}: expected some of {known}"]

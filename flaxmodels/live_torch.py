@@ -41,7 +41,7 @@ def from_torch(module: Any, *, dtype: Any = None, param_dtype: Any = None, **opt
     cls = find_class(type(module).__name__)
     if cls is None:
         raise ConfigError(f"there is no Flax class for {type(module).__name__}: see flaxmodels.architectures")
-    state = _arrays(module.state_dict())
+    state = _arrays(torch_bridge.as_saved(module, module.state_dict()))
     stored = next(value.dtype for value in state.values() if not np.issubdtype(value.dtype, np.integer))
     policy = Policy(to_dtype(dtype or stored), to_dtype(param_dtype or stored), **options)
     weights = Weights(Path("state_dict"), DeviceSource(state), "torch")
@@ -56,7 +56,7 @@ def to_torch(model: PreTrainedModel, module: Any = None, params: Params | None =
     Tensors share memory with the parameters where torch can; `module` gets copies.
     """
     source = DeviceSource if shares_device(jax.default_backend()) else ParamsSource
-    state = {name: _tensor(value) for name, value in named_as_torch(model, params, source, live=True).items()}
+    state = {name: _tensor(value) for name, value in named_as_torch(model, params, source).items()}
     if module is None:
         return state
     torch_bridge.fill(module, state)
@@ -96,7 +96,7 @@ def _fill_from_flax(module: Any, weights: Weights) -> Any:
     described = cls.part(module.config, Policy())
     plan = load.plan_loading(described, weights)
     load.check(plan, weights, strict=True)
-    view = torch_view(described, plan.read_from(weights.source), live=True)
+    view = torch_view(described, plan.read_from(weights.source))
     torch_bridge.fill(module, {name: torch_bridge.from_numpy(view.read(name)) for name in view.headers})
     return module
 

@@ -253,6 +253,21 @@ class ImageClassifierOutput(_OfLayers):
     batch_stats: dict[str, Any] | None = None
 
 
+class ImageClassifierWithTeacherOutput(_OfLayers):
+    """`logits` `[batch, num_labels]`, the mean of those of the class token and of the distillation token."""
+
+    logits: jax.Array
+    cls_logits: jax.Array
+    distillation_logits: jax.Array
+
+
+class MaskedImageModelingOutput(_OfLayers):
+    """`reconstruction` `[batch, channels, height, width]`, the image; `loss`, if patches were masked, their error."""
+
+    reconstruction: jax.Array
+    loss: jax.Array | None = None
+
+
 class BackboneOutput(_OfLayers):
     """`feature_maps`, `[batch, channels, height, width]` of each stage that was asked for; `batch_stats` as in
     `ImageModelOutput`.

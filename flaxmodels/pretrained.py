@@ -228,19 +228,17 @@ def state_dict(model: Any, params: Params | None = None) -> dict[str, np.ndarray
     return named_as_torch(model, params, ParamsSource)
 
 
-def named_as_torch(
-    model: Any, params: Params | None, source: type[ParamsSource], *, live: bool = False
-) -> dict[str, Any]:
-    """`state_dict`, of arrays as that kind of source gives them, or what a `live` torch module has in its place."""
+def named_as_torch(model: Any, params: Params | None, source: type[ParamsSource]) -> dict[str, Any]:
+    """`state_dict`, of arrays as that kind of source gives them."""
     found = functional(model)
-    view = torch_view(model, source(dict(zip(found.paths, found.values(params), strict=True))), live=live)
+    view = torch_view(model, source(dict(zip(found.paths, found.values(params), strict=True))))
     state = {name: view.read(name) for name in view.headers}
     aliases = {alias: state[leaf.torch_names[0]] for alias, leaf in split_shared(model)[1].items()}
     return state | aliases
 
 
 def load_state_dict(model: Any, state_dict: Mapping[str, Any], strict: bool = True) -> load.LoadingInfo:
-    """Set parameters from the names and layout of torch's files, or of live modules (numpy, jax or torch tensors).
+    """Set parameters from the names and layout of torch's files (numpy, jax or torch tensors).
 
     Raises:
         CheckpointMismatch: tensors of another shape, or, if `strict`, missing or unexpected ones.

@@ -28,7 +28,6 @@ class Wanted:
         ignored: regular expressions (searched in the name) for tensors that a checkpoint may have for nothing.
         separator: what joins the parts of a name in the checkpoint.
         optional: leaves that are not missing where a checkpoint lacks them.
-        others: rules that make some of the leaves of other tensors, where those of a rule of `rules` are not all there.
     """
 
     rules: tuple[Rule, ...]
@@ -39,7 +38,6 @@ class Wanted:
     ignored: tuple[str, ...] = ()
     separator: str = "."
     optional: frozenset[str] = frozenset()
-    others: tuple[Rule, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,15 +69,8 @@ def make_plan(wanted: Wanted, headers: Mapping[str, Header]) -> Plan:
     ready: list[Rule] = []
     missing: dict[str, str] = {}
     mismatched: list[Mismatch] = []
-    others = {rule.targets: rule for rule in wanted.others}
-
-    def find(rule: Rule) -> list[str | None]:
-        return [_find(name, wanted.alternatives, headers, rename) for name in rule.sources]
-
     for rule in wanted.rules:
-        found = find(rule)
-        if None in found and (other := others.get(rule.targets)) and None not in (instead := find(other)):
-            rule, found = other, instead
+        found = [_find(name, wanted.alternatives, headers, rename) for name in rule.sources]
         if None in found:
             absent = [name for name, there in zip(rule.sources, found, strict=True) if there is None]
             if not wanted.optional.issuperset(rule.targets):

@@ -97,12 +97,37 @@ def is_tensor(value: object) -> bool:
     return type(value).__module__.split(".")[0] == "torch"
 
 
+def as_saved(module: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+    """Tensors under the names that a live module has for them, in the names and layout of its checkpoints.
+
+    Both were the same until transformers 5, whose modules may have parts that their files do not have.
+    """
+    try:
+        from transformers.core_model_loading import revert_weight_conversion
+    except ImportError:
+        return tensors
+    return revert_weight_conversion(module, tensors) if hasattr(module, "config") else tensors
+
+
+def _as_in_module(module: Any, state: dict[str, Any]) -> dict[str, Any]:
+    """The reverse of `as_saved`, done by transformers."""
+    own = module.state_dict()
+    if as_saved(module, own).keys() == own.keys():
+        return state
+    options = {"config": module.config, "dtype": module.dtype, "output_loading_info": True}
+    loaded, info = type(module).from_pretrained(None, state_dict=state, **options)
+    absent = set(info["missing_keys"])
+    found = {name: value for name, value in loaded.state_dict().items() if name not in absent}
+    return found | dict.fromkeys(info["unexpected_keys"])
+
+
 def fill(module: Any, state: dict[str, Any]) -> None:
-    """Copy tensors into the parameters and buffers of a live module.
+    """Copy tensors, named as in checkpoints, into the parameters and buffers of a live module.
 
     Raises:
         InteropError: a parameter is not in `state`, or `state` has a tensor that the module does not.
     """
+    state = _as_in_module(module, state)
     result = module.load_state_dict(state, strict=False)
     missing = sorted(set(result.missing_keys) & {name for name, _ in module.named_parameters()})
     if missing or result.unexpected_keys:

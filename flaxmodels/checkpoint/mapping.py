@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from flaxmodels.nn.module import Leaf, TorchLeaf, split_shared
+from flaxmodels.nn.module import Leaf, split_shared
 from interop.ops import invert
 from interop.plan import HeadersOnly, Wanted
 from interop.rules import Mapped, Rule, check_bijection
@@ -23,26 +23,11 @@ def wanted(model) -> Wanted:
         tied = tuple(alias for alias, first in aliases.items() if first is leaf)
         for name, *others in zip(leaf.torch_names, *older, strict=True):
             elsewhere = _replaced(name, model.other_names)
-            alternatives[name] = (*others, *tied, *((elsewhere,) if elsewhere != name else ()))
-    rules = tuple(_rule(leaf, leaf.torch_names, leaf.torch) for leaf in leaves)
-    others = tuple(live for live, rule in zip(_live_rules(leaves), rules, strict=True) if live != rule)
-    return _wanted(model, leaves, rules, alternatives, ".", others)
-
-
-def _rule(leaf: Leaf, names: tuple[str, ...], stored: TorchLeaf) -> Rule:
-    return Rule(names, (leaf.name,), leaf.assembly(stored.ops, len(stored.names)))
-
-
-def _live_rules(leaves: Sequence[Leaf]) -> tuple[Rule, ...]:
-    """From the state dict of a live torch module, whose modules have the names of ours."""
-    found = []
-    for leaf in leaves:
-        stored = leaf.torch.live or leaf.torch
-        by_name = (leaf.full_names(name, ".") for name in stored.names)
-        names = tuple(name for layer in zip(*by_name, strict=True) for name in layer)
-        found.append(_rule(leaf, names, stored))
-    check_bijection(found)
-    return tuple(found)
+            alternatives[name] = (*others, *((elsewhere,) if elsewhere != name else ()), *tied)
+    rules = tuple(
+        Rule(leaf.torch_names, (leaf.name,), leaf.assembly(leaf.torch.ops, len(leaf.torch.names))) for leaf in leaves
+    )
+    return _wanted(model, leaves, rules, alternatives, ".")
 
 
 def wanted_in_flax_layout(model, separator: str = "/") -> Wanted:
@@ -62,10 +47,9 @@ def wanted_in_flax_layout(model, separator: str = "/") -> Wanted:
     return _wanted(model, leaves, tuple(rules), alternatives, separator)
 
 
-def torch_view(model, leaves: Source, *, live: bool = False) -> Mapped:
-    """The parameters of `model`, given by "/"-joined path, as torch's files or as live torch modules have them."""
-    rules = _live_rules(split_shared(model)[0]) if live else wanted(model).rules
-    return _present(leaves, (rule.inverse for rule in rules))
+def torch_view(model, leaves: Source) -> Mapped:
+    """The parameters of `model`, given by "/"-joined path, under torch names and in torch layout."""
+    return _present(leaves, (rule.inverse for rule in wanted(model).rules))
 
 
 def torch_file_view(model, leaves: Source) -> Mapped:
@@ -91,9 +75,8 @@ def unrolled_view(model, leaves: Source) -> Mapped:
 def check_mapping(model) -> None:
     """Raise `ValueError` if the tables of `model` are not bijections, or do not fit the shapes of its parameters."""
     for found in (wanted(model), wanted_in_flax_layout(model)):
-        for rules in (found.rules, found.others):
-            torch = Mapped(HeadersOnly(found.leaves), [rule.inverse for rule in rules])
-            Mapped(torch, rules)
+        torch = Mapped(HeadersOnly(found.leaves), [rule.inverse for rule in found.rules])
+        Mapped(torch, found.rules)
 
 
 def torch_headers(model) -> Mapping[str, Header]:
@@ -119,14 +102,12 @@ def _present(leaves: Source, rules: Iterable[Rule]) -> Mapped:
     return Mapped(leaves, [rule for rule in rules if leaves.headers.keys() >= set(rule.sources)])
 
 
-def _wanted(
-    model, leaves: Sequence[Leaf], rules: tuple[Rule, ...], alternatives, separator: str, others: tuple[Rule, ...] = ()
-) -> Wanted:
+def _wanted(model, leaves: Sequence[Leaf], rules: tuple[Rule, ...], alternatives, separator: str) -> Wanted:
     check_bijection(rules)
     headers = {leaf.name: _header(leaf) for leaf in leaves}
     is_base = model.base_model is model
     prefix, ignored, may_lack = model.base_model_prefix, model.ignored_names, frozenset(optional(model))
-    return Wanted(rules, headers, alternatives, prefix, is_base, ignored, separator, may_lack, others)
+    return Wanted(rules, headers, alternatives, prefix, is_base, ignored, separator, may_lack)
 
 
 def _header(leaf: Leaf) -> Header:

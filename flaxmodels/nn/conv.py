@@ -75,6 +75,17 @@ def channels_first(x: jax.Array) -> jax.Array:
     return jnp.moveaxis(x, -1, 1)
 
 
+def pixel_shuffle(x: jax.Array, factor: int) -> jax.Array:
+    """`[batch, h, w, channels * factor**2]` to `[batch, h * factor, w * factor, channels]` (arXiv 1609.05158).
+
+    The features of one pixel are ordered as torch orders them: channel, then row, then column of the block.
+    """
+    batch, height, width, features = x.shape
+    channels = features // factor**2
+    blocks = x.reshape(batch, height, width, channels, factor, factor).transpose(0, 1, 4, 2, 5, 3)
+    return blocks.reshape(batch, height * factor, width * factor, channels)
+
+
 def channels_last(pixel_values: jax.Array, channels: int) -> jax.Array:
     """Images `[batch, height, width, channels]`, given so or as `[batch, channels, height, width]`.
 

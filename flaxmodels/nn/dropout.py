@@ -14,12 +14,16 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
 
 
-def drop_path(x: jax.Array, rate: jax.Array | float, key: jax.Array | None) -> jax.Array:
-    """Stochastic depth (arXiv 1603.09382): dropout of whole samples of `[batch, ...]`."""
-    if key is None:
+def drop_path(x: jax.Array, rate: float | jax.Array, key: jax.Array | None) -> jax.Array:
+    """Zero each row of the batch with probability `rate` and scale the rest: stochastic depth (arXiv 1603.09382).
+
+    Identity without a key. `rate` may be a scalar array, such as one of a scanned layer.
+    """
+    if key is None or (isinstance(rate, float) and rate == 0.0):
         return x
-    keep = jax.random.bernoulli(key, 1.0 - rate, (x.shape[0],) + (1,) * (x.ndim - 1))
-    return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x)).astype(x.dtype)
+    kept = jnp.asarray(1.0 - rate, jnp.float32)
+    keep = jax.random.bernoulli(key, kept, (x.shape[0],) + (1,) * (x.ndim - 1))
+    return jnp.where(keep, x / kept.astype(x.dtype), jnp.zeros_like(x))
 
 
 def layer_dropout(before: jax.Array, behind: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:

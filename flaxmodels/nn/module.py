@@ -35,7 +35,6 @@ class TorchLeaf:
         flax_name: what the retired Flax classes of transformers call it, where that is not our name; "" if their files
             do not have it.
         flax_ops: from their layout to ours, where that is not the same.
-        live: how a live torch module has it, where that is not how torch's files have it.
     """
 
     name: str | tuple[str, ...]
@@ -44,7 +43,6 @@ class TorchLeaf:
     optional: bool = False
     flax_name: str | None = None
     flax_ops: tuple[Op, ...] = ()
-    live: TorchLeaf | None = None
 
     @property
     def names(self) -> tuple[str, ...]:

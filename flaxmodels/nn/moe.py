@@ -213,6 +213,6 @@ class SeparateExperts(Experts):
         joined = (Concat(0, (inner,) * len(pairs)), Unflatten(0, (experts, 2 * inner)), turned)
         downs = tuple(f"{number}.{down}.weight" for number in range(experts))
         return {
-            "gate_up_proj": TorchLeaf(pairs, joined, live=TorchLeaf("gate_up_proj", (turned,))),
-            "down_proj": TorchLeaf(downs, (Stack(experts), turned), live=TorchLeaf("down_proj", (turned,))),
+            "gate_up_proj": TorchLeaf(pairs, joined),
+            "down_proj": TorchLeaf(downs, (Stack(experts), turned)),
         }

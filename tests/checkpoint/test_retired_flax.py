@@ -7,7 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flaxmodels import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
+from flaxmodels import (
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+)
 from flaxmodels.files.resolve import resolve
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "retired_flax"
@@ -19,9 +24,11 @@ CLASSES = {
     "marian": AutoModelForSeq2SeqLM,
     "mt5": AutoModelForSeq2SeqLM,
     "t5": AutoModelForSeq2SeqLM,
+    "vit": AutoModelForImageClassification,
 }
 IDS = np.array([[5, 7, 11, 13, 2]])
 DECODER_IDS = {"decoder_input_ids": np.array([[0, 3, 8, 5]])}
+PIXELS = np.linspace(-1, 1, 3 * 8 * 8, dtype=np.float32).reshape(1, 3, 8, 8)
 
 
 def tensors(folder):
@@ -38,6 +45,7 @@ def test_their_file_gives_their_logits_and_is_written_back(model_type, sharded, 
     assert (info.missing_keys, info.unexpected_keys, info.mismatched_keys) == ([], [], [])
     expected = np.load(folder / "logits.npy")
     inputs = DECODER_IDS if "t5" in model_type else {}
-    np.testing.assert_allclose(model(IDS, **inputs).logits, expected, atol=1e-5 * np.abs(expected).max())
+    logits = model(PIXELS if model.main_input_name == "pixel_values" else IDS, **inputs).logits
+    np.testing.assert_allclose(logits, expected, atol=1e-5 * np.abs(expected).max())
     model.save_pretrained(tmp_path, safe_serialization=False, max_shard_size="4KB" if sharded else "5GB")
     assert tensors(tmp_path) == tensors(folder)

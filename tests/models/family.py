@@ -25,6 +25,7 @@ class Family:
         useless: names, in the base model, of tensors that checkpoints may have for nothing.
         inputs: makes a batch from our configuration and a random generator, for models that do not read text alone.
         unequal: the variants whose layers are of several kinds, which cannot be stacked.
+        head_inputs: further inputs of single heads, made likewise.
         half_tolerance: how far bfloat16 may be from float32, relative to the largest value.
         has_dropout: whether there is any.
         published: well-known checkpoints, whose configurations are in `tests/fixtures/configs`: the class that they are
@@ -40,6 +41,7 @@ class Family:
     useless: tuple[str, ...] = ()
     inputs: Callable[[Any, np.random.Generator], dict[str, np.ndarray]] | None = None
     unequal: tuple[str, ...] = ()
+    head_inputs: Mapping[str, Callable[[Any, np.random.Generator], dict[str, np.ndarray]]] = field(default_factory=dict)
     half_tolerance: float = 5e-2
     has_dropout: bool = True
     published: Mapping[str, tuple[str, int]] = field(default_factory=dict)

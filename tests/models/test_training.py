@@ -11,7 +11,7 @@ import pytest
 import torch
 from models.comparisons import assert_close
 from models.tiny_configs import DISTINCT, HEADS
-from models.torch_reference import as_saved, at_tokens, flat_outputs, inputs_for, to_torch
+from models.torch_reference import at_tokens, flat_outputs, inputs_for, to_torch, torch_state
 
 from flaxmodels.errors import FlaxModelsError
 from flaxmodels.nn.dropout import dropout
@@ -33,12 +33,12 @@ def test_gradients_are_those_of_torch(case, model, reference):
     loss(reference(**to_torch(inputs))).backward()
     gradients = jax.jit(jax.grad(lambda params: loss(model(**inputs, params=params))))(model.params)
     ours = model.state_dict(gradients)
-    expected = {
+    tensors = {
         name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         for name, parameter in reference.named_parameters(remove_duplicate=False)
     }
-    for name, theirs in as_saved(reference, expected).items():
-        scale = max(1.0, float(theirs.abs().max()))
+    for name, theirs in torch_state(reference, tensors).items():
+        scale = max(1.0, float(np.abs(theirs).max()))
         np.testing.assert_allclose(ours[name], theirs, rtol=1e-4, atol=1e-5 * scale, err_msg=name)
 
 

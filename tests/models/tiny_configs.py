@@ -5,7 +5,16 @@ Sizes are awkward on purpose: odd, unequal, grouped heads, `head_dim` apart from
 
 from __future__ import annotations
 
-from models.families import convolutional, decoders, encoder_decoders, encoders, experts, llama_like, t5_like
+from models.families import (
+    convolutional,
+    decoders,
+    encoder_decoders,
+    encoders,
+    experts,
+    llama_like,
+    t5_like,
+    vision,
+)
 from models.family import Case
 
 FAMILIES = {
@@ -16,6 +25,7 @@ FAMILIES = {
     **convolutional.FAMILIES,
     **t5_like.FAMILIES,
     **experts.FAMILIES,
+    **vision.FAMILIES,
 }
 """Every architecture, by model type."""
 

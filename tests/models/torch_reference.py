@@ -12,7 +12,8 @@ import safetensors.numpy
 import torch
 from models.comparisons import assert_close
 from models.family import Case
-from transformers.core_model_loading import revert_weight_conversion
+
+from interop.torch_bridge import as_saved, to_numpy
 
 MASK = np.array([[1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0, 0], [0, 0, 0, 1, 1, 1, 1]])
 """No padding, padding on the right, padding on the left."""
@@ -52,9 +53,10 @@ def untied(case: Case, model: torch.nn.Module) -> torch.nn.Module:
     return model
 
 
-def as_saved(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors of the model's state dict as its files have them."""
-    return revert_weight_conversion(model, dict(tensors))
+def torch_state(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor] | None = None) -> dict[str, np.ndarray]:
+    """Its state dict, or other tensors under the names of its parameters, as its checkpoints name them."""
+    tensors = model.state_dict() if tensors is None else tensors
+    return {name: to_numpy(tensor) for name, tensor in as_saved(model, dict(tensors)).items()}
 
 
 def tensors_in(folder: Path) -> dict[str, np.ndarray]:
@@ -72,7 +74,8 @@ def inputs_for(case: Case, *, embedded: bool = False) -> dict[str, np.ndarray]:
     described = case.ours.abstract(dict(case.values))
     taken, config = inspect.signature(described.features).parameters, described.config
     if case.family.inputs is not None:
-        return case.family.inputs(config, rng)
+        further = case.family.head_inputs.get(case.head, lambda config, rng: {})
+        return case.family.inputs(config, rng) | further(config, rng)
     pad = config.pad_token_id
     ids = rng.choice([token for token in range(config.vocab_size) if token != pad], MASK.shape)
     ids[1][MASK[1] == 0] = pad

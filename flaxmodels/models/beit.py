@@ -1,0 +1,258 @@
+"""BEiT (arXiv 2106.08254): ViT with layer scale, and relative positions in place of absolute ones.
+
+Parameter names are those of the published checkpoints; numerics follow the reference implementation in transformers
+(`BeitModel`, `BeitFor...`).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.nn.initializers import constant, normal, truncated_normal
+
+from flaxmodels.backbone import BackboneConfig
+from flaxmodels.errors import ConfigError
+from flaxmodels.models.vit import (
+    PatchConfig,
+    ViTEmbeddings,
+    ViTEncoder,
+    ViTLayer,
+    ViTModel,
+    ViTPreTrainedModel,
+    image_classifier,
+)
+from flaxmodels.nn.dropout import drop_path, dropout, split_key
+from flaxmodels.nn.linear import LayerNorm, Linear
+from flaxmodels.nn.module import Module, param
+from flaxmodels.nn.policy import Policy
+from flaxmodels.nn.resize import resize_bilinear
+from flaxmodels.nn.stack import BlockOutput
+from flaxmodels.outputs import BackboneOutput, ImageClassifierOutput, MaskedLMOutput
+
+SPECIAL_DISTANCES = 3
+"""Rows at the end of a table of relative positions: class token to patch, patch to class token, the token to itself."""
+
+
+class BeitConfig(BackboneConfig, PatchConfig):
+    """Configuration of BEiT; the defaults are those of transformers."""
+
+    model_type = "beit"
+    attribute_map = {"segmentation_indices": "out_indices"}
+
+    vocab_size: int = 8192
+    intermediate_size: int = 3072
+    use_mask_token: bool = False
+    use_absolute_position_embeddings: bool = False
+    use_relative_position_bias: bool = False
+    use_shared_relative_position_bias: bool = False
+    layer_scale_init_value: float = 0.1
+    drop_path_rate: float = 0.1
+    use_mean_pooling: bool = True
+    pool_scales: list[int] | tuple[int, ...] = (1, 2, 3, 6)
+    use_auxiliary_head: bool = True
+    auxiliary_loss_weight: float = 0.4
+    auxiliary_channels: int = 256
+    auxiliary_num_convs: int = 1
+    auxiliary_concat_input: bool = False
+    semantic_loss_ignore_index: int = 255
+    add_fpn: bool = False
+    reshape_hidden_states: bool = True
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        rows, columns = self.grid(self.image_size)
+        if rows != columns and (self.use_relative_position_bias or self.use_shared_relative_position_bias):
+            found.append(f"image_size={self.image_size}: relative positions are implemented for square images only")
+        if self.add_fpn and len(self.chosen_stages) != 4:
+            found.append(f"add_fpn=True needs four out_indices, not {self.out_indices}")
+        return found
+
+    @property
+    def projection_biases(self) -> tuple[bool, bool, bool]:
+        return True, False, True
+
+
+class BeitEmbeddings(ViTEmbeddings):
+    always_interpolates = True
+
+
+class BeitRelativePositionBias(Module):
+    """A learned bias of each head for each distance between two patches."""
+
+    def __init__(self, config: BeitConfig, policy: Policy):
+        self.grid = config.grid(config.image_size)
+        distances = _distances(*self.grid) + SPECIAL_DISTANCES
+        init = truncated_normal(config.initializer_range)
+        shape = (distances, config.num_attention_heads)
+        self.relative_position_bias_table = param(shape, policy.param_dtype, init)
+
+    def __call__(self, grid: tuple[int, int]) -> jax.Array:
+        """float32 `[1, heads, tokens, tokens]` for a grid of patches, to which the table is stretched."""
+        table = self.relative_position_bias_table[...].astype(jnp.float32)
+        between, special = table[:-SPECIAL_DISTANCES], table[-SPECIAL_DISTANCES:]
+        rows, columns = self.grid
+        between = between.reshape(1, 2 * rows - 1, 2 * columns - 1, -1)
+        between = resize_bilinear(between, 2 * grid[0] - 1, 2 * grid[1] - 1).reshape(_distances(*grid), -1)
+        biases = jnp.concatenate([between, special])[_relative_positions(*grid)]
+        return jnp.moveaxis(biases, -1, 0)[None]
+
+
+def _distances(rows: int, columns: int) -> int:
+    return (2 * rows - 1) * (2 * columns - 1)
+
+
+@lru_cache(maxsize=16)
+def _relative_positions(rows: int, columns: int) -> np.ndarray:
+    """int `[tokens, tokens]`: which row of the table is for a query and a key. The class token comes first."""
+    places = np.stack(np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")).reshape(2, -1)
+    down, right = places[:, :, None] - places[:, None, :]
+    positions = np.empty((rows * columns + 1,) * 2, int)
+    positions[1:, 1:] = (down + rows - 1) * (2 * columns - 1) + right + columns - 1
+    positions[0, :] = _distances(rows, columns)
+    positions[:, 0] = _distances(rows, columns) + 1
+    positions[0, 0] = _distances(rows, columns) + 2
+    return positions
+
+
+class BeitLayer(ViTLayer):
+    def __init__(self, config: BeitConfig, policy: Policy):
+        super().__init__(config, policy)
+        if config.use_relative_position_bias:
+            self.attention.attention.relative_position_bias = BeitRelativePositionBias(config, policy)
+        if config.layer_scale_init_value > 0:
+            init = constant(config.layer_scale_init_value)
+            self.lambda_1 = param((config.hidden_size,), policy.param_dtype, init)
+            self.lambda_2 = param((config.hidden_size,), policy.param_dtype, init)
+
+    def branch(self, number, hidden_states, drop_path_rate, dropout_rng):
+        keys = split_key(dropout_rng, 2)
+        hidden_states = dropout(hidden_states, self.dropout_rate, keys[0])
+        if hasattr(self, "lambda_1"):
+            scale = self.lambda_1 if number == 1 else self.lambda_2
+            hidden_states = hidden_states * scale[...].astype(hidden_states.dtype)[None, None]
+        return drop_path(hidden_states, drop_path_rate, keys[1])
+
+    def __call__(
+        self, hidden_states: jax.Array, *, grid: tuple[int, int] = (0, 0), bias: jax.Array | None = None, **options: Any
+    ) -> BlockOutput:
+        own = getattr(self.attention.attention, "relative_position_bias", None)
+        if own is not None:
+            bias = own(grid) if bias is None else own(grid) + bias
+        return super().__call__(hidden_states, bias=bias, **options)
+
+
+class BeitEncoder(ViTEncoder):
+    def __init__(self, config: BeitConfig, policy: Policy):
+        super().__init__(config, policy, BeitLayer)
+        shared = config.use_shared_relative_position_bias
+        self.relative_position_bias = BeitRelativePositionBias(config, policy) if shared else None
+
+
+class BeitPooler(Module):
+    """The norm of the mean of all patches, or the first token as it is."""
+
+    def __init__(self, config: BeitConfig, policy: Policy):
+        mean, epsilon = config.use_mean_pooling, config.layer_norm_eps
+        self.layernorm = LayerNorm(config.hidden_size, policy, epsilon=epsilon) if mean else None
+
+    def __call__(self, hidden_states):
+        return hidden_states[:, 0] if self.layernorm is None else self.layernorm(hidden_states[:, 1:].mean(1))
+
+
+class BeitPreTrainedModel(ViTPreTrainedModel):
+    """Base of the BEiT models. All take the inputs of `ViTModel.forward`.
+
+    Positions are stretched to images of any size, with or without `interpolate_pos_encoding`.
+    """
+
+    config_class = BeitConfig
+    base_model_prefix = "beit"
+    ignored_names = (r"relative_position_index$",)
+    other_names = {
+        "attention.attention.relative_position_bias": "relative_position_bias",
+        "encoder.relative_position_bias": "shared_position_bias",
+        **ViTPreTrainedModel.other_names,
+    }
+
+
+class BeitModel(BeitPreTrainedModel, ViTModel):
+    """The encoder without a head, and the pooler unless `add_pooling_layer=False`."""
+
+    def build(self, config: BeitConfig, policy: Policy, *, add_pooling_layer: bool = True):
+        positions = config.use_absolute_position_embeddings
+        self.embeddings = BeitEmbeddings(config, policy, masks=config.use_mask_token, positions=positions)
+        self.encoder = BeitEncoder(config, policy)
+        normed, epsilon = not config.use_mean_pooling, config.layer_norm_eps
+        self.layernorm = LayerNorm(config.hidden_size, policy, epsilon=epsilon) if normed else None
+        self.pooler = BeitPooler(config, policy) if add_pooling_layer else None
+
+    def layer_inputs(self, images, *, trains):
+        height, width = images.shape[1:3]
+        grid, shared = self.config.grid((height, width)), self.encoder.relative_position_bias
+        inputs = {"grid": grid, "bias": None if shared is None else shared(grid)}
+        if trains and self.config.drop_path_rate > 0:
+            rates = jnp.linspace(0.0, self.config.drop_path_rate, self.config.num_hidden_layers)
+            inputs |= {"per_layer": {"drop_path_rate": rates}}
+        return inputs
+
+
+BeitPreTrainedModel.base_class = BeitModel
+
+
+class BeitForMaskedImageModeling(BeitPreTrainedModel):
+    """A visual word for each patch, of which some were masked: `logits` `[batch, patches, vocab]`."""
+
+    def build(self, config: BeitConfig, policy: Policy):
+        self.set_base(config, policy, add_pooling_layer=False)
+        self.layernorm = LayerNorm(config.hidden_size, policy, epsilon=config.layer_norm_eps)
+        init = normal(config.initializer_range)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size, policy, init=init)
+
+    def head(self, outputs, inputs, dropout_rng):
+        return outputs.to(MaskedLMOutput, logits=self.lm_head(self.layernorm(outputs.last_hidden_state)[:, 1:]))
+
+
+class BeitForImageClassification(BeitPreTrainedModel):
+    """Classification of an image by the mean of its patches, or by its first token."""
+
+    def build(self, config: BeitConfig, policy: Policy):
+        self.set_base(config, policy)
+        self.classifier = image_classifier(config.hidden_size, config, policy)
+
+    def head(self, outputs, inputs, dropout_rng):
+        return outputs.to(ImageClassifierOutput, logits=self.classifier(outputs.pooler_output))
+
+
+class BeitBackbone(BeitModel):
+    """The feature maps of chosen stages; see `BackboneConfig`."""
+
+    def build(self, config: BeitConfig, policy: Policy):
+        if config.add_fpn:
+            raise ConfigError("BeitBackbone: add_fpn=True, a pyramid of features, is not implemented")
+        super().build(config, policy, add_pooling_layer=False)
+
+    def forward(
+        self,
+        pixel_values: jax.Array,
+        bool_masked_pos: jax.Array | None = None,
+        interpolate_pos_encoding: bool = False,
+        attention_mask: jax.Array | None = None,
+        *,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        dropout_rng: jax.Array | None = None,
+    ) -> BackboneOutput:
+        """Encode: as `ViTModel.forward`, with the output of `backbone_output`."""
+        outputs = super().forward(
+            pixel_values,
+            bool_masked_pos,
+            attention_mask=attention_mask,
+            output_attentions=output_attentions,
+            output_hidden_states=True,
+            dropout_rng=dropout_rng,
+        )
+        return self.backbone_output(outputs, pixel_values, keep_states=output_hidden_states)
