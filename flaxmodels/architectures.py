@@ -64,6 +64,11 @@ ARCHITECTURES: dict[str, Architecture] = {
         ("BertForCausalLM",),
         CausalLM="BertLMHeadModel",
     ),
+    "clip": _of("clip", "CLIP", ("ImageClassification",), ZeroShotImageClassification="CLIPModel"),
+    "clip_text_model": _of(
+        "clip", "CLIPText", (), ("CLIPTextModelWithProjection",), base="CLIP", TextEncoding="CLIPTextModel"
+    ),
+    "clip_vision_model": _of("clip", "CLIPVision", (), ("CLIPVisionModelWithProjection",), base="CLIP"),
     "distilbert": _of("distilbert", "DistilBert", _ENCODER),
     "gemma": _of("gemma", "Gemma", _DECODER[:3]),
     "gemma2": _of("gemma2", "Gemma2", _DECODER[:3]),
@@ -78,6 +83,9 @@ ARCHITECTURES: dict[str, Architecture] = {
     "qwen2": _of("qwen2", "Qwen2", _DECODER),
     "qwen3": _of("qwen3", "Qwen3", _DECODER),
     "roberta": _of("roberta", "Roberta", _BOTH),
+    "siglip": _of("siglip", "Siglip", ("ImageClassification",), ZeroShotImageClassification="SiglipModel"),
+    "siglip_text_model": _of("siglip", "SiglipText", (), base="Siglip", TextEncoding="SiglipTextModel"),
+    "siglip_vision_model": _of("siglip", "SiglipVision", (), base="Siglip"),
     "smollm3": _of("smollm3", "SmolLM3", _DECODER),
     "xlm-roberta": _of("xlm_roberta", "XLMRoberta", _BOTH),
 }
