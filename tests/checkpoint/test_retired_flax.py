@@ -7,12 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flaxmodels import AutoModelForCausalLM, AutoModelForMaskedLM
+from flaxmodels import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 from flaxmodels.files.resolve import resolve
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "retired_flax"
-CLASSES = {"bert": AutoModelForMaskedLM, "llama": AutoModelForCausalLM, "gpt2": AutoModelForCausalLM}
-IDS = np.array([[5, 7, 11, 13, 2]])
+TEXT = {"input_ids": np.array([[5, 7, 11, 13, 2]])}
+IMAGES = {"pixel_values": np.random.default_rng(0).normal(size=(2, 3, 6, 6)).astype(np.float32)}
+MODELS = {
+    "bert": (AutoModelForMaskedLM, TEXT, "logits"),
+    "llama": (AutoModelForCausalLM, TEXT, "logits"),
+    "gpt2": (AutoModelForCausalLM, TEXT, "logits"),
+    "clip": (AutoModel, TEXT | IMAGES, "logits_per_image"),
+    "clip_text": (AutoModel, TEXT, "pooler_output"),
+    "clip_vision": (AutoModel, IMAGES, "pooler_output"),
+}
 
 
 def tensors(folder):
@@ -22,12 +30,13 @@ def tensors(folder):
 
 @pytest.mark.parametrize("sharded", ["", "-sharded"])
 @pytest.mark.parametrize("scan_layers", [False, True])
-@pytest.mark.parametrize("model_type", CLASSES)
-def test_their_file_gives_their_logits_and_is_written_back(model_type, sharded, scan_layers, tmp_path):
-    folder = FIXTURES / (model_type + sharded)
-    model, info = CLASSES[model_type].from_pretrained(folder, output_loading_info=True, scan_layers=scan_layers)
+@pytest.mark.parametrize("name", MODELS)
+def test_their_file_gives_their_output_and_is_written_back(name, sharded, scan_layers, tmp_path):
+    auto, inputs, output = MODELS[name]
+    folder = FIXTURES / (name + sharded)
+    model, info = auto.from_pretrained(folder, output_loading_info=True, scan_layers=scan_layers)
     assert (info.missing_keys, info.unexpected_keys, info.mismatched_keys) == ([], [], [])
-    expected = np.load(folder / "logits.npy")
-    np.testing.assert_allclose(model(IDS).logits, expected, atol=1e-5 * np.abs(expected).max())
+    expected = np.load(folder / f"{output}.npy")
+    np.testing.assert_allclose(model(**inputs)[output], expected, atol=1e-5 * np.abs(expected).max())
     model.save_pretrained(tmp_path, safe_serialization=False, max_shard_size="4KB" if sharded else "5GB")
     assert tensors(tmp_path) == tensors(folder)

@@ -81,9 +81,7 @@ FAMILIES = {
         texts,
         variants={"highest-id": ("CLIPTextModelWithProjection", {"eos_token_id": 2})},
     ),
-    "clip_vision_model": family(
-        "clip", CLIP_VISION, ("CLIPVisionModel", "CLIPVisionModelWithProjection"), images
-    ),
+    "clip_vision_model": family("clip", CLIP_VISION, ("CLIPVisionModel", "CLIPVisionModelWithProjection"), images),
     "siglip": family(
         "siglip",
         SIGLIP,
