@@ -93,6 +93,13 @@ def test_a_file_of_v4_comes_out_as_it_went_in(tmp_path, kind, content):
     assert kind.from_json_file(tmp_path / "new" / "config.json").to_dict() == config.to_dict()
 
 
+def contains(values, content) -> bool:
+    """Whether a dict has all that is in another, in the dicts within it too."""
+    if not (isinstance(values, dict) and isinstance(content, dict)):
+        return values == content
+    return all(name in values and contains(values[name], value) for name, value in content.items())
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_file_of_v5_comes_out_as_it_went_in(tmp_path, case):
     theirs = case.theirs.config_class(**case.values)
@@ -100,7 +107,7 @@ def test_a_file_of_v5_comes_out_as_it_went_in(tmp_path, case):
     content = read_json(tmp_path / "config.json")
     ours = case.ours.config_class.from_pretrained(tmp_path)
     assert json.loads(ours.to_json_string()) == content
-    assert json.loads(case.ours.config_class.from_any(theirs).to_json_string()).items() >= content.items()
+    assert contains(json.loads(case.ours.config_class.from_any(theirs).to_json_string()), content)
 
 
 @pytest.mark.parametrize("case", HEADS, ids=str)
@@ -201,8 +208,8 @@ def test_configurations_within_a_configuration(tmp_path):
 def test_early_configurations_of_clip_repeat_the_towers():
     content = CLIP_V4 | {"text_config_dict": {"hidden_size": 8, "num_attention_heads": 2}}
     ours, theirs = CLIPConfig.from_dict(content), transformers.CLIPConfig.from_dict(copy.deepcopy(content))
-    for name in ("hidden_size", "num_attention_heads", "eos_token_id", "new", "id2label"):
-        assert getattr(ours.text_config, name, None) == getattr(theirs.text_config, name, None), name
+    for name in ("hidden_size", "num_attention_heads", "eos_token_id", "new"):
+        assert getattr(ours.text_config, name) == getattr(theirs.text_config, name), name
     assert ours.vision_config.hidden_size == 24
     assert "text_config_dict" not in ours.to_dict()
 

@@ -58,7 +58,7 @@ def texts_and_images(config: Any, rng: np.random.Generator) -> dict[str, np.ndar
 def family(module: str, config: Mapping[str, Any], heads: tuple[str, ...], inputs: Any, **options: Any) -> Family:
     """A row whose classes all take the same configuration."""
     options = {"variants": {}, "useless": ("embeddings.position_ids",)} | options
-    return Family(f"flaxmodels.models.{module}", config, dict.fromkeys(heads, {}), (), inputs=inputs, **options)
+    return Family(f"flaxmodels.models.{module}", config, {head: {} for head in heads}, (), inputs=inputs, **options)
 
 
 FAMILIES = {
