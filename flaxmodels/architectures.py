@@ -78,6 +78,11 @@ ARCHITECTURES: dict[str, Architecture] = {
         ("DeiTForImageClassificationWithTeacher",),
     ),
     "dinov2": _of("dinov2", "Dinov2", ("ImageClassification",), Backbone="Dinov2Backbone"),
+    "clip": _of("clip", "CLIP", ("ImageClassification",), ZeroShotImageClassification="CLIPModel"),
+    "clip_text_model": _of(
+        "clip", "CLIPText", (), ("CLIPTextModelWithProjection",), base="CLIP", TextEncoding="CLIPTextModel"
+    ),
+    "clip_vision_model": _of("clip", "CLIPVision", (), ("CLIPVisionModelWithProjection",), base="CLIP"),
     "distilbert": _of("distilbert", "DistilBert", _ENCODER),
     "electra": _of("electra", "Electra", ("PreTraining", *_BOTH)),
     "gemma": _of("gemma", "Gemma", _DECODER[:3]),
@@ -112,6 +117,9 @@ ARCHITECTURES: dict[str, Architecture] = {
     "qwen3_moe": _of("qwen3_moe", "Qwen3Moe", _DECODER),
     "roberta": _of("roberta", "Roberta", _BOTH),
     "roberta-prelayernorm": _of("roberta_prelayernorm", "RobertaPreLayerNorm", _BOTH),
+    "siglip": _of("siglip", "Siglip", ("ImageClassification",), ZeroShotImageClassification="SiglipModel"),
+    "siglip_text_model": _of("siglip", "SiglipText", (), base="Siglip", TextEncoding="SiglipTextModel"),
+    "siglip_vision_model": _of("siglip", "SiglipVision", (), base="Siglip"),
     "smollm3": _of("smollm3", "SmolLM3", _DECODER),
     "t5": _of(
         "t5",

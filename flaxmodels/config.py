@@ -19,11 +19,15 @@ class PreTrainedConfig:
 
     A subclass lists its fields with their defaults as annotated class attributes. Keys of a `config.json` that no
     field describes are kept, can be read as attributes, and are written back. `attribute_map` gives the names of an
-    architecture's own vocabulary (`n_embd`) to the common ones (`hidden_size`).
+    architecture's own vocabulary (`n_embd`) to the common ones (`hidden_size`). `sub_configs` gives the classes of
+    those fields that are configurations themselves; `base_config_key` is the field of a larger model's configuration
+    that holds this one, so that a part of that model can be loaded by itself.
     """
 
     model_type: ClassVar[str] = ""
     attribute_map: ClassVar[dict[str, str]] = {}
+    sub_configs: ClassVar[dict[str, type[PreTrainedConfig]]] = {}
+    base_config_key: ClassVar[str] = ""
     default_num_labels: ClassVar[int] = 2
 
     architectures: list[str] | None = None
@@ -48,6 +52,9 @@ class PreTrainedConfig:
             setattr(self, name, copy.copy(default))
         for name, value in values.items():
             setattr(self, name, value)
+        for name, kind in self.sub_configs.items():
+            given = getattr(self, name)
+            setattr(self, name, kind() if given is None else kind.from_any(given))
         if self.id2label is not None:
             self.id2label = {int(number): label for number, label in self.id2label.items()}
         if labels is not None and labels != self.num_labels:
@@ -107,11 +114,24 @@ class PreTrainedConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], **overrides: Any) -> Self:
-        """A configuration from the contents of a `config.json`; `overrides` win and must be known names."""
-        values = {name: value for name, value in values.items() if name != "model_type"}
-        config = cls(**(values | cls.check_overrides(values, overrides)))
+        """A configuration from the contents of a `config.json`; `overrides` win and must be known names.
+
+        An override of a part that is a configuration itself may name some of its values only.
+        """
+        values = cls.own_part(values)
+        overrides = cls.check_overrides(values, overrides)
+        for name in cls.sub_configs.keys() & overrides.keys():
+            if isinstance(values.get(name), dict) and isinstance(overrides[name], dict):
+                overrides = overrides | {name: values[name] | overrides[name]}
+        config = cls(**{name: value for name, value in (values | overrides).items() if name != "model_type"})
         config._keys = tuple(values)
         return config
+
+    @classmethod
+    def own_part(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """`values`, or, if they are of a larger model, those that describe this one."""
+        nested = values.get(cls.base_config_key)
+        return nested if isinstance(nested, dict) else values
 
     @classmethod
     def check_overrides(cls, values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
@@ -129,6 +149,7 @@ class PreTrainedConfig:
         values = config if isinstance(config, dict) else config.to_dict() if hasattr(config, "to_dict") else None
         if values is None:
             raise ConfigError(f"expected a {cls.__name__}, got {type(config).__name__}")
+        values = cls.own_part(values)
         if (found := values.get("model_type", cls.model_type)) != cls.model_type and cls.model_type:
             raise ConfigError(f"expected a configuration of model_type {cls.model_type!r}, got {found!r}")
         return cls.from_dict(values)
@@ -156,7 +177,7 @@ class PreTrainedConfig:
             given = {key: values[name] for key, name in named.items() if name in values}
             further = {name: value for name, value in values.items() if name not in named.values()}
             values = given | {k: v for k, v in further.items() if k not in defaults or v != defaults[k]}
-        return {"model_type": self.model_type} | copy.deepcopy(values)
+        return {"model_type": self.model_type} | {name: _plain(value) for name, value in values.items()}
 
     def to_json_string(self, **updates: Any) -> str:
         """The contents of `config.json`, with `updates` in it."""
@@ -169,6 +190,16 @@ class PreTrainedConfig:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {self.to_json_string()}"
+
+
+def _plain(value: Any) -> Any:
+    """A copy of a field's value as it stands in a file, where a nested configuration may lack its `model_type`."""
+    if not isinstance(value, PreTrainedConfig):
+        return copy.deepcopy(value)
+    values = value.to_dict()
+    if value._keys is not None and "model_type" not in value._keys:
+        del values["model_type"]
+    return values
 
 
 def _fields(cls: type) -> dict[str, Any]:

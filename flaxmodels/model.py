@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
 from typing import Any, ClassVar, Self
 
 import jax
@@ -27,6 +28,26 @@ from flaxmodels.outputs import ModelOutput
 from flaxmodels.pretrained import from_pretrained, load_state_dict, save_pretrained, state_dict
 
 
+def called_like_forward(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A further method that is run as the forward pass is: compiled once a signature when called outside a trace.
+
+    It takes `params`, `dropout_rng` and `train` as `PreTrainedModel.__call__` does, and must take `dropout_rng` itself.
+    """
+
+    @wraps(method)
+    def run(
+        self: PreTrainedModel,
+        *args: Any,
+        params: Params | None = None,
+        dropout_rng: jax.Array | None = None,
+        train: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        return self._run(method, self._inputs(method.__get__(self), args, kwargs), params, dropout_rng, train)
+
+    return run
+
+
 class PreTrainedModel(Module):
     """Base of all models: an NNX module that holds its parameters, and can be called as a function of any others.
 
@@ -36,6 +57,7 @@ class PreTrainedModel(Module):
     Attributes:
         config_class: its configuration class.
         base_model_prefix: name of the base model inside a model with a head, and in checkpoints of such models.
+        flax_prefix: name of the only module that the retired Flax class of transformers had, with all else in it.
         main_input_name: name of the first input.
         tp_plan: how tensor parallelism divides the layers, as `flaxmodels.sharding.rules.tensor_parallel` reads it.
         predicts_next_token: whether `generate` works; set by models with a head for causal language modelling.
@@ -49,6 +71,7 @@ class PreTrainedModel(Module):
 
     config_class: ClassVar[type[PreTrainedConfig]] = PreTrainedConfig
     base_model_prefix: ClassVar[str] = ""
+    flax_prefix: ClassVar[str] = ""
     tp_plan: ClassVar[Mapping[str, str]] = {}
     main_input_name: ClassVar[str] = "input_ids"
     ignored_names: ClassVar[tuple[str, ...]] = ()
@@ -139,10 +162,8 @@ class PreTrainedModel(Module):
         """
         if train and self._has_batch_stats():
             kwargs["train"] = True
-        elif train and dropout_rng is None:
-            raise FlaxModelsError("train=True needs dropout_rng=, a key such as jax.random.key(0)")
-        inputs = self._inputs(args, kwargs)
-        outputs = call(self, inputs, params, batch_stats, dropout_rng if train else None)
+        inputs = self._inputs(self.features, args, kwargs)
+        outputs = self._run(type(self).forward, inputs, params, dropout_rng, train, batch_stats)
         wants_dict = self.config.return_dict if return_dict is None else return_dict
         return outputs if wants_dict else outputs.to_tuple()
 
@@ -152,7 +173,7 @@ class PreTrainedModel(Module):
         Booleans such as `output_hidden_states` are compiled into it. The parameters need not be there yet. The result
         takes the same inputs by name, and `params`.
         """
-        return compile_call(self, self._inputs((), inputs))
+        return compile_call(self, self._inputs(self.features, (), inputs))
 
     def forward(self, *, dropout_rng: jax.Array | None = None, **inputs: Any) -> Any:
         """Run the base model, then the head. Takes the inputs of the base model's `forward`."""
@@ -169,8 +190,21 @@ class PreTrainedModel(Module):
         """The task's output from the base model's."""
         raise NotImplementedError(f"{type(self).__name__} defines neither forward() nor head()")
 
-    def _inputs(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        signature = inspect.signature(self.features)
+    def _run(
+        self,
+        method: Callable[..., Any],
+        inputs: dict[str, Any],
+        params: Params | None,
+        dropout_rng: jax.Array | None,
+        train: bool,
+        batch_stats: Params | None = None,
+    ) -> Any:
+        if train and dropout_rng is None and not inputs.get("train"):
+            raise FlaxModelsError("train=True needs dropout_rng=, a key such as jax.random.key(0)")
+        return call(self, method, inputs, params, batch_stats, dropout_rng if train else None)
+
+    def _inputs(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        signature = inspect.signature(function)
         try:
             inputs = signature.bind_partial(*args, **kwargs).arguments
         except TypeError as error:

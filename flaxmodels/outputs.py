@@ -31,16 +31,16 @@ class ModelOutput:
         return tuple(name for name in self._ordered() if getattr(self, name) is not None)
 
     def to_tuple(self) -> tuple[Any, ...]:
-        """The values that are present, in order."""
-        return tuple(getattr(self, name) for name in self.keys())
+        """The values that are present, in order; those that are outputs as tuples too."""
+        return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in self.values())
 
     def values(self) -> tuple[Any, ...]:
         """The values that are present, in order."""
-        return self.to_tuple()
+        return tuple(getattr(self, name) for name in self.keys())
 
     def items(self) -> tuple[tuple[str, Any], ...]:
         """Names and values of what is present, in order."""
-        return tuple(zip(self.keys(), self.to_tuple(), strict=True))
+        return tuple(zip(self.keys(), self.values(), strict=True))
 
     def to(self, kind: type[Output], **values: Any) -> Output:
         """A `kind` with `values` and whatever else of this output it has fields for: what a head returns."""
@@ -275,3 +275,32 @@ class BackboneOutput(_OfLayers):
 
     feature_maps: Layers
     batch_stats: dict[str, Any] | None = None
+
+
+class TextEmbeddingOutput(_OfLayers):
+    """`text_embeds` `[batch, projection]`: one vector for a text, beside `last_hidden_state` `[batch, len, hidden]`."""
+
+    text_embeds: jax.Array
+    last_hidden_state: jax.Array
+
+
+class ImageEmbeddingOutput(_OfLayers):
+    """`image_embeds` `[batch, projection]`, and `last_hidden_state` `[batch, patches, hidden]` of the image."""
+
+    image_embeds: jax.Array
+    last_hidden_state: jax.Array
+
+
+class ImageTextOutput(ModelOutput):
+    """How well images and texts fit: `logits_per_image` `[images, texts]`, and its transpose `logits_per_text`.
+
+    `text_embeds` `[texts, projection]` and `image_embeds` `[images, projection]` are of length one; the outputs of the
+    towers, which may be of other batch sizes, hold them unscaled as `pooler_output`.
+    """
+
+    logits_per_image: jax.Array
+    logits_per_text: jax.Array
+    text_embeds: jax.Array
+    image_embeds: jax.Array
+    text_model_output: BaseModelOutputWithPooling
+    vision_model_output: BaseModelOutputWithPooling

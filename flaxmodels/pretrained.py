@@ -150,6 +150,7 @@ def _config(cls: Any, location: Location, config: Any, overrides: dict[str, Any]
     values = location.config() if config is None else config
     if not isinstance(values, dict):
         values = cls.config_class.from_any(values).to_dict()
+    values = cls.config_class.own_part(values)
     if (found := values.get("model_type", cls.config_class.model_type)) != cls.config_class.model_type:
         raise ConfigError(
             f"{location.root} is a model of type {found!r}, but {cls.__name__} loads "

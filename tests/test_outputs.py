@@ -65,3 +65,15 @@ def test_a_subclass_is_an_output_by_being_defined():
 
     assert jax.tree.map(jnp.shape, Scores(scores=LOGITS)) == Scores(scores=(2, 5))
     assert Scores(scores=LOGITS).keys() == ("scores",)
+
+
+def test_an_output_within_an_output():
+    class Pair(ModelOutput):
+        inner: ModelOutput
+
+    class Inner(ModelOutput):
+        scores: jax.Array
+
+    pair = Pair(inner=Inner(scores=LOGITS))
+    assert pair["inner"] is pair.values()[0] is dict(pair.items())["inner"]
+    assert jax.tree.map(jnp.shape, pair.to_tuple()) == (((2, 5),),)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -38,13 +39,16 @@ def wanted_in_flax_layout(model, separator: str = "/") -> Wanted:
     leaves, _ = split_shared(model)
     alternatives: dict[str, tuple[str, ...]] = {}
     rules = []
+    prefix = model.flax_prefix and model.flax_prefix + separator
     for leaf in leaves:
-        theirs = leaf.full_names(leaf.torch.flax_name or leaf.path[-1], separator)
+        names = leaf.full_names(leaf.torch.flax_name or leaf.path[-1], separator)
+        theirs = tuple(prefix + name for name in names)
         alternatives |= {
             name: (own,) for name, own in zip(theirs, leaf.own_names(separator), strict=True) if name != own
         }
         rules.append(Rule(theirs, (leaf.name,), leaf.torch.flax_ops + leaf.stacking))
-    return _wanted(model, leaves, tuple(rules), alternatives, separator)
+    found = _wanted(model, leaves, tuple(rules), alternatives, separator)
+    return replace(found, base_prefix="") if prefix else found
 
 
 def torch_view(model, leaves: Source) -> Mapped:

@@ -13,8 +13,15 @@ from jax.core import Tracer
 from flaxmodels.nn.functional import Functional, functional
 
 
-def call(model: Any, inputs: dict[str, Any], params: Any, batch_stats: Any, dropout_rng: jax.Array | None) -> Any:
-    """`model.forward(**inputs)` with `params` and `batch_stats` in the place of the model's own.
+def call(
+    model: Any,
+    method: Callable[..., Any],
+    inputs: dict[str, Any],
+    params: Any,
+    batch_stats: Any,
+    dropout_rng: jax.Array | None,
+) -> Any:
+    """`method(model, **inputs)` with `params` and `batch_stats` in the place of the model's own.
 
     Booleans and texts are compiled into the computation; anything else is an array or a pytree of arrays.
     """
@@ -23,13 +30,13 @@ def call(model: Any, inputs: dict[str, Any], params: Any, batch_stats: Any, drop
     structure = functional(model)
     values = structure.values(params, batch_stats)
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((values, arrays, dropout_rng))):
-        return _forward(structure, values, arrays, dropout_rng, options)
-    if "forward" not in structure.compiled:
-        structure.compiled["forward"] = jax.jit(
-            lambda values, arrays, key, options: _forward(structure, values, arrays, key, options),
+        return _run(structure, method, values, arrays, dropout_rng, options)
+    if method not in structure.compiled:
+        structure.compiled[method] = jax.jit(
+            lambda values, arrays, key, options: _run(structure, method, values, arrays, key, options),
             static_argnums=3,
         )
-    return structure.compiled["forward"](values, arrays, dropout_rng, options)
+    return structure.compiled[method](values, arrays, dropout_rng, options)
 
 
 def compile_call(model: Any, inputs: dict[str, Any]) -> Callable[..., Any]:
@@ -41,7 +48,8 @@ def compile_call(model: Any, inputs: dict[str, Any]) -> Callable[..., Any]:
     arrays = {name: _as_arrays(value) for name, value in inputs.items() if not isinstance(value, bool | str)}
     structure = functional(model)
     shapes = [jax.ShapeDtypeStruct(raw.shape, raw.dtype) for raw in map(_raw, structure.variables)]
-    program = jax.jit(lambda values, arrays: _forward(structure, values, arrays, None, options))
+    forward = type(model).forward
+    program = jax.jit(lambda values, arrays: _run(structure, forward, values, arrays, None, options))
     compiled = program.lower(shapes, arrays).compile()
 
     def run(params: Any = None, **inputs: Any) -> Any:
@@ -54,9 +62,9 @@ def _raw(variable: Any) -> Any:
     return variable.get_raw_value()
 
 
-def _forward(structure: Functional, values, arrays, dropout_rng, options) -> Any:
+def _run(structure: Functional, method: Callable[..., Any], values, arrays, dropout_rng, options) -> Any:
     model = structure.bind(values)
-    outputs = model.forward(**arrays, **dict(options), dropout_rng=dropout_rng)
+    outputs = method(model, **arrays, **dict(options), dropout_rng=dropout_rng)
     if ("train", True) in options:
         outputs = replace(outputs, batch_stats=structure.batch_stats(model))
     return outputs

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from flaxmodels import (
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForImageClassification,
     AutoModelForMaskedLM,
@@ -16,19 +17,23 @@ from flaxmodels import (
 from flaxmodels.files.resolve import resolve
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "retired_flax"
-CLASSES = {
-    "bart": AutoModelForSeq2SeqLM,
-    "bert": AutoModelForMaskedLM,
-    "gpt2": AutoModelForCausalLM,
-    "llama": AutoModelForCausalLM,
-    "marian": AutoModelForSeq2SeqLM,
-    "mt5": AutoModelForSeq2SeqLM,
-    "t5": AutoModelForSeq2SeqLM,
-    "vit": AutoModelForImageClassification,
+TEXT = {"input_ids": np.array([[5, 7, 11, 13, 2]])}
+TEXTS = TEXT | {"decoder_input_ids": np.array([[0, 3, 8, 5]])}
+IMAGE = {"pixel_values": np.linspace(-1, 1, 3 * 8 * 8, dtype=np.float32).reshape(1, 3, 8, 8)}
+IMAGES = {"pixel_values": np.random.default_rng(0).normal(size=(2, 3, 6, 6)).astype(np.float32)}
+MODELS = {
+    "bart": (AutoModelForSeq2SeqLM, TEXT, "logits"),
+    "bert": (AutoModelForMaskedLM, TEXT, "logits"),
+    "clip": (AutoModel, TEXT | IMAGES, "logits_per_image"),
+    "clip_text": (AutoModel, TEXT, "pooler_output"),
+    "clip_vision": (AutoModel, IMAGES, "pooler_output"),
+    "gpt2": (AutoModelForCausalLM, TEXT, "logits"),
+    "llama": (AutoModelForCausalLM, TEXT, "logits"),
+    "marian": (AutoModelForSeq2SeqLM, TEXT, "logits"),
+    "mt5": (AutoModelForSeq2SeqLM, TEXTS, "logits"),
+    "t5": (AutoModelForSeq2SeqLM, TEXTS, "logits"),
+    "vit": (AutoModelForImageClassification, IMAGE, "logits"),
 }
-IDS = np.array([[5, 7, 11, 13, 2]])
-DECODER_IDS = {"decoder_input_ids": np.array([[0, 3, 8, 5]])}
-PIXELS = np.linspace(-1, 1, 3 * 8 * 8, dtype=np.float32).reshape(1, 3, 8, 8)
 
 
 def tensors(folder):
@@ -38,14 +43,13 @@ def tensors(folder):
 
 @pytest.mark.parametrize("sharded", ["", "-sharded"])
 @pytest.mark.parametrize("scan_layers", [False, True])
-@pytest.mark.parametrize("model_type", CLASSES)
-def test_their_file_gives_their_logits_and_is_written_back(model_type, sharded, scan_layers, tmp_path):
-    folder = FIXTURES / (model_type + sharded)
-    model, info = CLASSES[model_type].from_pretrained(folder, output_loading_info=True, scan_layers=scan_layers)
+@pytest.mark.parametrize("name", MODELS)
+def test_their_file_gives_their_output_and_is_written_back(name, sharded, scan_layers, tmp_path):
+    auto, inputs, output = MODELS[name]
+    folder = FIXTURES / (name + sharded)
+    model, info = auto.from_pretrained(folder, output_loading_info=True, scan_layers=scan_layers)
     assert (info.missing_keys, info.unexpected_keys, info.mismatched_keys) == ([], [], [])
-    expected = np.load(folder / "logits.npy")
-    inputs = DECODER_IDS if "t5" in model_type else {}
-    logits = model(PIXELS if model.main_input_name == "pixel_values" else IDS, **inputs).logits
-    np.testing.assert_allclose(logits, expected, atol=1e-5 * np.abs(expected).max())
+    expected = np.load(folder / f"{output}.npy")
+    np.testing.assert_allclose(model(**inputs)[output], expected, atol=1e-5 * np.abs(expected).max())
     model.save_pretrained(tmp_path, safe_serialization=False, max_shard_size="4KB" if sharded else "5GB")
     assert tensors(tmp_path) == tensors(folder)

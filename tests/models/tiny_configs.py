@@ -13,6 +13,7 @@ from models.families import (
     experts,
     llama_like,
     t5_like,
+    two_towers,
     vision,
 )
 from models.family import Case
@@ -26,6 +27,7 @@ FAMILIES = {
     **t5_like.FAMILIES,
     **experts.FAMILIES,
     **vision.FAMILIES,
+    **two_towers.FAMILIES,
 }
 """Every architecture, by model type."""
 

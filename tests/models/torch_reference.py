@@ -75,7 +75,8 @@ def inputs_for(case: Case, *, embedded: bool = False) -> dict[str, np.ndarray]:
     taken, config = inspect.signature(described.features).parameters, described.config
     if case.family.inputs is not None:
         further = case.family.head_inputs.get(case.head, lambda config, rng: {})
-        return case.family.inputs(config, rng) | further(config, rng)
+        given = case.family.inputs(config, rng) | further(config, rng)
+        return {name: value for name, value in given.items() if name in taken}
     pad = config.pad_token_id
     ids = rng.choice([token for token in range(config.vocab_size) if token != pad], MASK.shape)
     ids[1][MASK[1] == 0] = pad
@@ -124,9 +125,11 @@ def to_torch(inputs: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
 
 
 def flat_outputs(outputs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Every array of a model's output but the cache, with a name."""
+    """Every array of a model's output but the cache, with a name; those of an output in it too."""
     for name, value in outputs.items():
-        if isinstance(value, tuple) and name != "past_key_values":
+        if hasattr(value, "items"):
+            yield from ((f"{name}.{inner}", array) for inner, array in flat_outputs(value))
+        elif isinstance(value, tuple) and name != "past_key_values":
             yield from ((f"{name}[{number}]", layer) for number, layer in enumerate(value))
         elif name != "past_key_values":
             yield name, value
