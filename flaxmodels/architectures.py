@@ -79,6 +79,16 @@ ARCHITECTURES: dict[str, Architecture] = {
     "qwen3": _of("qwen3", "Qwen3", _DECODER),
     "roberta": _of("roberta", "Roberta", _BOTH),
     "smollm3": _of("smollm3", "SmolLM3", _DECODER),
+    "wav2vec2": _of(
+        "wav2vec2",
+        "Wav2Vec2",
+        ("PreTraining", "CTC", "AudioFrameClassification"),
+        AudioClassification="Wav2Vec2ForSequenceClassification",
+        AudioXVector="Wav2Vec2ForXVector",
+    ),
+    "whisper": _of(
+        "whisper", "Whisper", ("CausalLM", "AudioClassification"), SpeechSeq2Seq="WhisperForConditionalGeneration"
+    ),
     "xlm-roberta": _of("xlm_roberta", "XLMRoberta", _BOTH),
 }
 """The architectures of the library, by model type."""

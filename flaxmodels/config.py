@@ -148,7 +148,8 @@ class PreTrainedConfig:
         if self._keys is not None:
             defaults = _fields(type(self))
             values = {k: v for k, v in values.items() if k in self._keys or k not in defaults or v != defaults[k]}
-            values = {k: values[k] for k in self._keys if k in values} | values
+            held = values | {k: getattr(self, k) for k in self._keys if k in type(self).attribute_map}
+            values = {k: held[k] for k in self._keys if k in held} | values
         return {"model_type": self.model_type} | copy.deepcopy(values)
 
     def to_json_string(self, **updates: Any) -> str:

@@ -14,6 +14,13 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
 
 
+def drop_layer(before: jax.Array, after: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    """LayerDrop (arXiv 1909.11556): with probability `rate` what went into a layer, else what came out of it."""
+    if key is None or rate == 0.0:
+        return after
+    return jnp.where(jax.random.bernoulli(key, rate), before, after)
+
+
 def split_key(key: jax.Array | None, count: int) -> list[jax.Array | None]:
     """`count` independent keys, or as many `None`s."""
     return [None] * count if key is None else list(jax.random.split(key, count))

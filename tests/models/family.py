@@ -23,7 +23,8 @@ class Family:
         variants: further configurations by name: the class that they are tested with, and the changed values.
         older_names: parts of torch names, and what early checkpoints call them.
         useless: names, in the base model, of tensors that checkpoints may have for nothing.
-        inputs: makes a batch from our configuration and a random generator, for models that do not read text alone.
+        inputs: makes a batch from our configuration and a random generator, for models that do not read text alone;
+            each class gets what it takes of it.
         half_tolerance: how far bfloat16 may be from float32, relative to the largest value.
         has_dropout: whether there is any.
         published: well-known checkpoints, whose configurations are in `tests/fixtures/configs`: the class that they are

@@ -5,7 +5,7 @@ Sizes are awkward on purpose: odd, unequal, grouped heads, `head_dim` apart from
 
 from __future__ import annotations
 
-from models.families import decoders, encoder_decoders, encoders, llama_like
+from models.families import audio, decoders, encoder_decoders, encoders, llama_like
 from models.family import Case
 
 FAMILIES = {
@@ -13,6 +13,7 @@ FAMILIES = {
     **llama_like.FAMILIES,
     **decoders.FAMILIES,
     **encoder_decoders.FAMILIES,
+    **audio.FAMILIES,
 }
 """Every architecture, by model type."""
 

@@ -43,7 +43,8 @@ def inputs_for(case: Case, *, embedded: bool = False) -> dict[str, np.ndarray]:
     described = case.ours.abstract(dict(case.values))
     taken, config = inspect.signature(described.features).parameters, described.config
     if case.family.inputs is not None:
-        return case.family.inputs(config, rng)
+        given = case.family.inputs(config, rng)
+        return {name: value for name, value in given.items() if name in taken}
     pad = config.pad_token_id
     ids = rng.choice([token for token in range(config.vocab_size) if token != pad], MASK.shape)
     ids[1][MASK[1] == 0] = pad
