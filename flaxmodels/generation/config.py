@@ -368,11 +368,11 @@ def _is_texts(value: Any) -> bool:
 
 
 def _is_pairs_of_ids(value: Any) -> bool:
-    if not isinstance(value, list | tuple) or any(
-        not isinstance(pair, list | tuple) or len(pair) != 2 for pair in value
-    ):
+    """Pairs of a place and a token, or `None` for any token."""
+    try:
+        return all(_is_count(place) and (token is None or _is_count(token)) for place, token in value)
+    except (TypeError, ValueError):
         return False
-    return all(_is_count(place) and (token is None or _is_count(token)) for place, token in value)
 
 
 def _is_table_of_ids(value: Any) -> bool:

@@ -160,7 +160,7 @@ def timestamps(scores: jax.Array, value: tuple[Number, Number, Number], history:
     them together are likelier than any other token. Text is below the second of `value`, the end. The answer begins
     with one that is at most the third.
     """
-    quiet, end, latest = value
+    quiet, end, first = value
     ids, places = jnp.arange(scores.shape[-1])[None], jnp.arange(history.tokens.shape[1])[None]
     is_time, new = ids > quiet, history.length - history.start
     last, before = (
@@ -168,11 +168,12 @@ def timestamps(scores: jax.Array, value: tuple[Number, Number, Number], history:
     )
     opened = (new >= 1) & (last > quiet)
     paired = (new < 2) | (before > quiet)
-    answered = (places >= history.start) & (places < history.length)
-    newest = jnp.where(answered, history.tokens, NO_TOKEN).max(-1, keepdims=True)
+    times = (history.tokens > quiet) & (places >= history.start) & (places < history.length)
+    latest_place = jnp.where(times, places, -1).max(-1, keepdims=True)
+    newest = jnp.where(latest_place < 0, quiet, jnp.take_along_axis(history.tokens, latest_place, axis=1))
     least = jnp.where(opened & ~paired, newest, newest + 1)
     forbidden = (ids == quiet) | (is_time & (ids < least)) | (opened & jnp.where(paired, is_time, ids < end))
-    forbidden |= (new == 0) & (~is_time | (ids > latest))
+    forbidden |= (new == 0) & (~is_time | (ids > first))
     logs = jax.nn.log_softmax(jnp.where(forbidden, -jnp.inf, scores))
     time = jax.nn.logsumexp(jnp.where(is_time, logs, -jnp.inf), axis=-1, keepdims=True)
     text = jnp.where(is_time, -jnp.inf, logs).max(-1, keepdims=True)

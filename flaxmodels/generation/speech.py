@@ -73,7 +73,7 @@ def _check(settings: GenerationConfig) -> None:
         raise FlaxModelsError(f"{wanted[0]}: the model knows English alone (is_multilingual=False); leave it out")
     for name, table in (("language", "lang_to_id"), ("task", "task_to_id")):
         if name in wanted and not getattr(settings, table):
-            raise FlaxModelsError(f"{name} needs {table} in generation_config, as multilingual models have")
+            raise FlaxModelsError(f"{name} needs {table} in generation_config")
     if settings.task is not None and settings.task not in settings.task_to_id:
         known = ", ".join(map(repr, sorted(settings.task_to_id)))
         raise FlaxModelsError(f"task={settings.task!r}: expected one of {known}")

@@ -264,15 +264,15 @@ def augmented(
     """The spectra with spans of time, and of bands, silenced."""
     lengths = None if attention_mask is None else attention_mask.sum(-1)
     batch, bands, frames = input_features.shape
-    keys = jax.random.split(key)
+    time_key, band_key = jax.random.split(key)
     if config.mask_time_prob > 0:
         spans = (config.mask_time_prob, config.mask_time_length, config.mask_time_min_masks)
-        input_features = jnp.where(
-            span_mask(keys[0], (batch, frames), *spans, lengths)[:, None, :], 0.0, input_features
-        )
+        silent = span_mask(time_key, (batch, frames), *spans, lengths)
+        input_features = jnp.where(silent[:, None, :], 0.0, input_features)
     if config.mask_feature_prob > 0:
         spans = (config.mask_feature_prob, config.mask_feature_length, config.mask_feature_min_masks)
-        input_features = jnp.where(span_mask(keys[1], (batch, bands), *spans)[:, :, None], 0.0, input_features)
+        silent = span_mask(band_key, (batch, bands), *spans)
+        input_features = jnp.where(silent[:, :, None], 0.0, input_features)
     return input_features
 
 
@@ -381,9 +381,7 @@ class WhisperForConditionalGeneration(WhisperPreTrainedModel):
         """The token of the language that is spoken, int `[batch]`: the likeliest of `lang_to_id` behind the start."""
         settings = GenerationConfig.from_any(generation_config or self.generation_config)
         if not settings.lang_to_id:
-            raise FlaxModelsError(
-                "detect_language() needs lang_to_id in generation_config, as multilingual models have"
-            )
+            raise FlaxModelsError("detect_language() needs lang_to_id in generation_config")
         start = np.full((len(input_features), 1), settings.decoder_start_token_id)
         logits = self(input_features, decoder_input_ids=start, params=params).logits[:, -1]
         languages = np.array(sorted(settings.lang_to_id.values()))

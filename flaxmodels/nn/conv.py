@@ -60,31 +60,24 @@ class _Conv(Module):
         return y + self.bias[...].astype(y.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
 
 
+_TURNED = (Transpose((2, 1, 0)),)
+
+
 class Conv1d(_Conv):
     """Over `[batch, length, channels]`."""
 
     axes = "W"
-    torch_leaves = {"kernel": TorchLeaf("weight", (Transpose((2, 1, 0)),))}
+    torch_leaves = {"kernel": TorchLeaf("weight", _TURNED)}
 
 
 class WeightNormConv1d(Conv1d):
     """A `Conv1d` with weight normalisation (arXiv 1602.07868): `scale` is the norm of the kernel at each place."""
 
     torch_leaves = {
-        "kernel": TorchLeaf(
-            "parametrizations.weight.original1",
-            (Transpose((2, 1, 0)),),
-            ("weight_v",),
-            "weight_v",
-            (Transpose((2, 1, 0)),),
-        ),
-        "scale": TorchLeaf(
-            "parametrizations.weight.original0",
-            (Transpose((2, 1, 0)),),
-            ("weight_g",),
-            "weight_g",
-            (Transpose((2, 1, 0)),),
-        ),
+        leaf: TorchLeaf(
+            f"parametrizations.weight.{name}", _TURNED, legacy_names=(older,), flax_name=older, flax_ops=_TURNED
+        )
+        for leaf, name, older in (("kernel", "original1", "weight_v"), ("scale", "original0", "weight_g"))
     }
 
     def __init__(

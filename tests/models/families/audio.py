@@ -16,7 +16,8 @@ def whisper_batch(config: Any, rng: np.random.Generator) -> dict[str, np.ndarray
         memory = rng.normal(size=(len(MASK), 5, config.d_model)).astype(np.float32)
         return {"input_ids": ids, "attention_mask": MASK, "encoder_outputs": memory}
     spectra = rng.normal(size=(len(MASK), config.num_mel_bins, 2 * config.max_source_positions)).astype(np.float32)
-    return {"input_features": spectra, "decoder_input_ids": ids, "decoder_attention_mask": MASK}
+    mask = np.sort(MASK, axis=1)[:, ::-1].copy()  # a place that sees no other has no gradient here, and one in torch
+    return {"input_features": spectra, "decoder_input_ids": ids, "decoder_attention_mask": mask}
 
 
 def wav2vec2_batch(config: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
