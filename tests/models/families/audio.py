@@ -11,7 +11,7 @@ from models.torch_reference import MASK
 
 def whisper_batch(config: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Spectra and texts; of the decoder alone, texts and what an encoder would return."""
-    ids = rng.integers(0, config.vocab_size, MASK.shape)
+    ids = rng.choice([token for token in range(config.vocab_size) if token != config.pad_token_id], MASK.shape)
     if not config.is_encoder_decoder:
         memory = rng.normal(size=(len(MASK), 5, config.d_model)).astype(np.float32)
         return {"input_ids": ids, "attention_mask": MASK, "encoder_outputs": memory}
