@@ -131,6 +131,16 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "umt5": _of("umt5", "UMT5", _T5, Seq2SeqLM="UMT5ForConditionalGeneration", TextEncoding="UMT5EncoderModel"),
     "vit": _of("vit", "ViT", ("ImageClassification", "MaskedImageModeling")),
+    "wav2vec2": _of(
+        "wav2vec2",
+        "Wav2Vec2",
+        ("PreTraining", "CTC", "AudioFrameClassification"),
+        AudioClassification="Wav2Vec2ForSequenceClassification",
+        AudioXVector="Wav2Vec2ForXVector",
+    ),
+    "whisper": _of(
+        "whisper", "Whisper", ("CausalLM", "AudioClassification"), SpeechSeq2Seq="WhisperForConditionalGeneration"
+    ),
     "xlm-roberta": _of("xlm_roberta", "XLMRoberta", _BOTH),
 }
 """The architectures of the library, by model type."""

@@ -8,12 +8,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from flaxmodels.config import PreTrainedConfig
 from flaxmodels.errors import FlaxModelsError
+from flaxmodels.generation.config import GenerationConfig
 from flaxmodels.model import PreTrainedModel
 from flaxmodels.nn.cache import Cache
 from flaxmodels.nn.dropout import split_key
+from flaxmodels.nn.functional import Params
 from flaxmodels.outputs import BaseModelOutput, Seq2SeqModelOutput
 
 
@@ -52,6 +55,12 @@ class EncoderDecoderModel(PreTrainedModel):
         """The inputs of `forward` for the next tokens of the decoder's text."""
         given = super().prepare_inputs_for_generation(input_ids, attention_mask, position_ids, cache)
         return {name if name == "past_key_values" else f"decoder_{name}": value for name, value in given.items()}
+
+    def begin_decoding(
+        self, encoder: dict[str, np.ndarray], settings: GenerationConfig, decoder_input_ids: Any, params: Params | None
+    ) -> tuple[GenerationConfig, Any]:
+        """What `generate` settles once it knows the inputs of the encoder: settings, and how the text begins."""
+        return settings, decoder_input_ids
 
     def encode(self, **inputs: Any) -> BaseModelOutput:
         """The encoder's output, to be given to further calls as `encoder_outputs`."""

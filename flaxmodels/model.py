@@ -242,6 +242,11 @@ class PreTrainedModel(Module):
             for window in windows
         )
 
+    def empty_prompt(self, batch_size: int, prompt_len: int) -> dict[str, np.ndarray]:
+        """Arguments of `generate` that stand for any of this size."""
+        ids = np.zeros((batch_size, prompt_len), np.int32)
+        return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+
     def prepare_inputs_for_generation(
         self, input_ids: jax.Array, attention_mask: jax.Array, position_ids: jax.Array, cache: Cache
     ) -> dict[str, Any]:

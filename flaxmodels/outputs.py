@@ -91,6 +91,17 @@ class BaseModelOutputWithPooling(ModelOutput):
     cross_attentions: Layers | None = None
 
 
+class Wav2Vec2BaseModelOutput(ModelOutput):
+    """`last_hidden_state` `[batch, frames, hidden]`; `extract_features` `[batch, frames, channels]`, the normalised
+    features of the sound that the encoder read; `hidden_states` and `attentions` as in `BaseModelOutput`.
+    """
+
+    last_hidden_state: jax.Array
+    extract_features: jax.Array
+    hidden_states: Layers | None = None
+    attentions: Layers | None = None
+
+
 class _OfLayers(ModelOutput):
     """What an encoder's layers give beside the output of a head."""
 
@@ -304,3 +315,20 @@ class ImageTextOutput(ModelOutput):
     image_embeds: jax.Array
     text_model_output: BaseModelOutputWithPooling
     vision_model_output: BaseModelOutputWithPooling
+
+
+class Wav2Vec2ForPreTrainingOutput(_OfLayers):
+    """`projected_states` and `projected_quantized_states`, `[batch, frames, features]`, which the contrastive loss
+    compares; `codevector_perplexity` `[]`, of the choices among code vectors.
+    """
+
+    projected_states: jax.Array
+    projected_quantized_states: jax.Array
+    codevector_perplexity: jax.Array
+
+
+class XVectorOutput(_OfLayers):
+    """`logits` and `embeddings`, `[batch, features]`, of the voice that speaks."""
+
+    logits: jax.Array
+    embeddings: jax.Array

@@ -41,7 +41,7 @@ def generate(
     Args:
         model: one that predicts the next token.
         input_ids: int `[batch, prompt_len]`, padded on the left; `bos_token_id` if not given. Of an encoder-decoder,
-            the input of the encoder, padded on the right.
+            the input of the encoder, padded on the right, or floats such as `input_features`, by that name too.
         generation_config: settings that come before the model's own.
         prng_key: for drawing; a fresh one if neither it nor `seed` is given.
         streamer: gets the prompts, then the tokens of each step, by `put`, and `end()`.
@@ -141,8 +141,8 @@ def warmup(
     A prompt of zeros is continued by two tokens at most. With `streaming` it is for `stream`, and for `generate` with
     a streamer, stop strings or a time limit. `settings` are those that the calls will have.
     """
-    prompt = np.zeros((batch_size, prompt_len), np.int32)
-    job = plan(model, prompt, attention_mask=np.ones_like(prompt), max_new_tokens=max_new_tokens, **settings)
+    prompt = model.empty_prompt(batch_size, prompt_len)
+    job = plan(model, **prompt, max_new_tokens=max_new_tokens, **settings)
     ends, few = np.full_like(job.request.eos_token_ids, NO_TOKEN), np.int32(min(2, max_new_tokens))
     job = replace(job, request=job.request._replace(max_new_tokens=few, eos_token_ids=ends))
     if streaming:

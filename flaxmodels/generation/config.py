@@ -35,6 +35,13 @@ NOT_IMPLEMENTED: dict[str, tuple[Any, ...]] = {
     "token_healing": (False,),
     "guidance_scale": (1,),
     "watermarking_config": (),
+    "return_token_timestamps": (False,),
+    "return_segments": (False,),
+    "condition_on_prev_tokens": (False,),
+    "prompt_condition_type": ("first-segment",),
+    "compression_ratio_threshold": (),
+    "logprob_threshold": (),
+    "no_speech_threshold": (),
 }
 """Settings that would change the output, and the values beside `None` at which they do not."""
 
@@ -54,6 +61,10 @@ WITHOUT_EFFECT = {
     "target_lookbehind",
     "speculation_type",
     "transformers_version",
+    "alignment_heads",
+    "force_unique_generate_call",
+    "median_filter_width",
+    "prev_sot_token_id",
 }
 """Settings that are accepted because they do not change which tokens are generated here."""
 
@@ -97,6 +108,15 @@ class GenerationConfig:
         forced_bos_token_id, forced_eos_token_id: the ids behind the first token of the text, and of its last one.
         forced_decoder_ids: pairs of a place in the text and the id that stands there.
         suppress_tokens, begin_suppress_tokens: ids that never come, or not as the first of the answer.
+        language: that is spoken, as "english", "en" or "<|en|>", or one for each row; found out if not given. This and
+            what follows is of Whisper.
+        task: "transcribe" or "translate" (to English).
+        return_timestamps: whether tokens of time stand between those of text.
+        prompt_ids: tokens that come before the text, as of a glossary; the first one is that of earlier text.
+        is_multilingual: whether there are languages and tasks to choose from.
+        lang_to_id, task_to_id: from "<|en|>" and the like, and from tasks, to their tokens.
+        no_timestamps_token_id: the last id before those of time.
+        max_initial_timestamp_index: which token of time comes first at the latest, counted from 0.
         exponential_decay_length_penalty: from so many tokens of the answer on, by this factor, its end is likelier.
         remove_invalid_values: replace NaN and infinite scores.
         renormalize_logits: make log probabilities of the processed scores.
@@ -144,6 +164,15 @@ class GenerationConfig:
     forced_decoder_ids: list[tuple[int, int]] | None = None
     suppress_tokens: list[int] | None = None
     begin_suppress_tokens: list[int] | None = None
+    language: str | list[str] | None = None
+    task: str | None = None
+    return_timestamps: bool | None = None
+    prompt_ids: Sequence[int] | None = None
+    is_multilingual: bool | None = None
+    lang_to_id: Any = None
+    task_to_id: Any = None
+    no_timestamps_token_id: int | None = None
+    max_initial_timestamp_index: int | None = None
     exponential_decay_length_penalty: tuple[int, float] | None = None
     remove_invalid_values: bool = False
     renormalize_logits: bool = False
@@ -339,7 +368,15 @@ def _is_texts(value: Any) -> bool:
 
 
 def _is_pairs_of_ids(value: Any) -> bool:
-    return _is_sequences(value) and all(len(pair) == 2 for pair in value)
+    """Pairs of a place and a token, or `None` for any token."""
+    try:
+        return all(_is_count(place) and (token is None or _is_count(token)) for place, token in value)
+    except (TypeError, ValueError):
+        return False
+
+
+def _is_table_of_ids(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(key, str) and _is_count(token) for key, token in value.items())
 
 
 def _is_decay(value: Any) -> bool:
@@ -371,6 +408,13 @@ _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("pad_token_id", "bos_token_id", "decoder_start_token_id", "forced_bos_token_id"), _TOKEN),
     **dict.fromkeys(("eos_token_id", "forced_eos_token_id"), _ONE_OR_MORE),
     **dict.fromkeys(("suppress_tokens", "begin_suppress_tokens"), _TOKENS),
+    **dict.fromkeys(("return_timestamps", "is_multilingual"), _BOOL),
+    **dict.fromkeys(("lang_to_id", "task_to_id"), (_is_table_of_ids, "a dict from texts to token ids")),
+    "language": (_is_texts, "a text or a list of texts, none of them empty"),
+    "task": (lambda value: isinstance(value, str), "a text"),
+    "prompt_ids": _TOKENS,
+    "no_timestamps_token_id": _TOKEN,
+    "max_initial_timestamp_index": _COUNT,
     "temperature": (_is_positive, "a number above 0; do_sample=False is the limit of 0"),
     "top_k": (_is_count, "an integer of at least 0, which keeps all tokens"),
     "top_p": (lambda value: _is_positive(value) and value <= 1, "a number above 0 and at most 1"),

@@ -153,6 +153,33 @@ def begin_suppress_tokens(scores: jax.Array, value: tuple[Number, jax.Array], hi
     return jnp.where(history.length == history.start + value[0], _forbid(scores, value[1]), scores)
 
 
+def timestamps(scores: jax.Array, value: tuple[Number, Number, Number], history: History) -> jax.Array:
+    """The grammar of Whisper's tokens of time, which are those behind the first of `value` (arXiv 2212.04356).
+
+    They do not decrease, come in pairs but for the first one and that before the end, and one comes wherever all of
+    them together are likelier than any other token. Text is below the second of `value`, the end. The answer begins
+    with one that is at most the third.
+    """
+    quiet, end, first = value
+    ids, places = jnp.arange(scores.shape[-1])[None], jnp.arange(history.tokens.shape[1])[None]
+    is_time, new = ids > quiet, history.length - history.start
+    last, before = (
+        jax.lax.dynamic_index_in_dim(history.tokens, jnp.maximum(history.length - back, 0), axis=1) for back in (1, 2)
+    )
+    opened = (new >= 1) & (last > quiet)
+    paired = (new < 2) | (before > quiet)
+    times = (history.tokens > quiet) & (places >= history.start) & (places < history.length)
+    latest_place = jnp.where(times, places, -1).max(-1, keepdims=True)
+    newest = jnp.where(latest_place < 0, quiet, jnp.take_along_axis(history.tokens, latest_place, axis=1))
+    least = jnp.where(opened & ~paired, newest, newest + 1)
+    forbidden = (ids == quiet) | (is_time & (ids < least)) | (opened & jnp.where(paired, is_time, ids < end))
+    forbidden |= (new == 0) & (~is_time | (ids > first))
+    logs = jax.nn.log_softmax(jnp.where(forbidden, -jnp.inf, scores))
+    time = jax.nn.logsumexp(jnp.where(is_time, logs, -jnp.inf), axis=-1, keepdims=True)
+    text = jnp.where(is_time, -jnp.inf, logs).max(-1, keepdims=True)
+    return jnp.where(forbidden | (~is_time & (time > text)), -jnp.inf, scores)
+
+
 def logit_bias(scores: jax.Array, value: tuple[jax.Array, jax.Array], history: History) -> jax.Array:
     """Adds the biases `value[1]` to the ids `value[0]`."""
     return scores.at[:, _ids(value[0], scores)].add(value[1][None], mode="drop")
@@ -230,6 +257,7 @@ PROCESSORS: dict[str, Callable[[jax.Array, Any, History], jax.Array]] = {
     "exponential_decay_length_penalty": exponential_decay_length_penalty,
     "suppress_tokens": suppress_tokens,
     "begin_suppress_tokens": begin_suppress_tokens,
+    "return_timestamps": timestamps,
     "logit_bias": logit_bias,
 }
 """By the name of their setting, in the order in which they are applied."""

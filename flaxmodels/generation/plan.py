@@ -18,7 +18,14 @@ from flaxmodels.generation.config import DEFAULT_NEW_TOKENS, GenerationConfig, s
 from flaxmodels.generation.job import Job
 from flaxmodels.generation.logits import NO_TOKEN, Custom
 from flaxmodels.generation.processing import ids, processing
-from flaxmodels.generation.prompt import Prompt, bucket, decoder_prompt, encoder_inputs, read_prompt
+from flaxmodels.generation.prompt import (
+    Prompt,
+    bucket,
+    decoder_prompt,
+    encoder_features,
+    encoder_inputs,
+    read_prompt,
+)
 from flaxmodels.generation.reader import Program, Request
 from flaxmodels.generation.result import DecodingCache
 from flaxmodels.nn.functional import functional
@@ -51,7 +58,10 @@ def plan(
         input_ids = settings.pop(model.main_input_name)
     chosen = settle(model.generation_config, generation_config, settings)
     given = {"input_ids": input_ids, "attention_mask": attention_mask, "inputs_embeds": inputs_embeds}
-    texts = _texts(model, given, decoder_input_ids, chosen)
+    encoder = _encoder(model, given) if model.config.is_encoder_decoder else None
+    if encoder is not None:
+        chosen, decoder_input_ids = model.begin_decoding(encoder, chosen, decoder_input_ids, params)
+    texts = _texts(model, given, encoder, decoder_input_ids, chosen)
     prompt = texts.prompt
     new_tokens = _new_tokens(model, prompt, chosen)
     way = _way(model, prompt, chosen, assistant_model, past_key_values)
@@ -111,13 +121,26 @@ class _Texts(NamedTuple):
     encoder: dict[str, np.ndarray] | None = None
 
 
-def _texts(model: Any, given: dict[str, Any], decoder_input_ids: Any, settings: GenerationConfig) -> _Texts:
+def _encoder(model: Any, given: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The inputs of the encoder."""
+    if model.main_input_name != "input_ids":
+        return encoder_features(model.main_input_name, given["input_ids"], model.source_shape)
+    encoder = encoder_inputs(given, model.config.vocab_size)
+    if not encoder:
+        raise FlaxModelsError(f"{type(model).__name__}: generate() needs input_ids, the input of the encoder")
+    _check_source(model, encoder)
+    return encoder
+
+
+def _texts(
+    model: Any,
+    given: dict[str, Any],
+    encoder: dict[str, np.ndarray] | None,
+    decoder_input_ids: Any,
+    settings: GenerationConfig,
+) -> _Texts:
     vocab_size = model.config.target_vocab_size
-    if model.config.is_encoder_decoder:
-        encoder = encoder_inputs(given, model.config.vocab_size)
-        if not encoder:
-            raise FlaxModelsError(f"{type(model).__name__}: generate() needs input_ids, the input of the encoder")
-        _check_source(model, encoder)
+    if encoder is not None:
         batch = len(next(iter(encoder.values())))
         return _Texts(decoder_prompt(decoder_input_ids, batch, settings, vocab_size), encoder=encoder)
     embeds = given["inputs_embeds"]

@@ -54,14 +54,19 @@ def processing(settings: GenerationConfig, vocab_size: int, prompt_len: int, has
             values["exponential_decay_length_penalty"] = (np.int32(start), np.float32(factor), ends)
     if settings.forced_eos_token_id is not None:
         values["forced_eos_token_id"] = ids(np.atleast_1d(settings.forced_eos_token_id).tolist())
-    if settings.forced_decoder_ids:
-        places, tokens = zip(*settings.forced_decoder_ids, strict=True)
+    if forced := [pair for pair in settings.forced_decoder_ids or () if pair[1] is not None]:
+        places, tokens = zip(*forced, strict=True)
         values["forced_decoder_ids"] = np.stack([ids(places), ids(tokens)], axis=-1)
     if (tokens := settings.suppress_tokens) is not None and len(tokens):
         values["suppress_tokens"] = ids(tokens)
     if (tokens := settings.begin_suppress_tokens) is not None and len(tokens):
         is_second = prompt_len == 1 and settings.forced_bos_token_id is not None
         values["begin_suppress_tokens"] = (np.int32(is_second), ids(tokens))
+    if settings.return_timestamps and (quiet := settings.no_timestamps_token_id) is not None:
+        end = (*settings.eos_token_ids, settings.bos_token_id)[0]
+        latest = settings.max_initial_timestamp_index
+        latest = vocab_size if latest is None else quiet + 1 + latest
+        values["return_timestamps"] = (np.int32(quiet), np.int32(end), np.int32(latest))
     if settings.logit_bias:
         tokens, biases = zip(*((int(token), bias) for token, bias in settings.logit_bias.items()), strict=True)
         values["logit_bias"] = (ids(tokens), _filled(biases, 0.0, np.float32))
@@ -109,7 +114,7 @@ def _check_ids(settings: GenerationConfig, vocab_size: int) -> None:
         "bad_words_ids": (token for word in settings.bad_words_ids or () for token in word),
         "sequence_bias": (token for word in _sequence_biases(settings) for token in word),
         "logit_bias": map(int, settings.logit_bias or ()),
-        "forced_decoder_ids": (token for _, token in settings.forced_decoder_ids or ()),
+        "forced_decoder_ids": (token for _, token in settings.forced_decoder_ids or () if token is not None),
     }
     found |= {name: np.fromiter(tokens, int) for name, tokens in lists.items()}
     for name, tokens in found.items():

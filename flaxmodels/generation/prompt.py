@@ -116,6 +116,23 @@ def encoder_inputs(given: Mapping[str, Any], vocab_size: int) -> dict[str, np.nd
     return inputs | {name: np.pad(array, missing).astype(np.int32) for name, array in padded.items()}
 
 
+def encoder_features(name: str, features: Any, shape: tuple[int, int]) -> dict[str, np.ndarray]:
+    """The input of an encoder that reads `[batch, *shape]`; one of fewer frames gets zeros behind it."""
+    bands, frames = shape
+    given = np.asarray([] if features is None else _array(features, name, "right"))
+    if given.ndim != 3 or 0 in given.shape or given.shape[1] != bands or not jnp.issubdtype(given.dtype, jnp.floating):
+        raise FlaxModelsError(
+            f"generate() needs {name}, floats [batch, {bands}, frames]; "
+            f"got {None if features is None else f'{given.dtype} {given.shape}'}"
+        )
+    if given.shape[2] > frames:
+        raise FlaxModelsError(
+            f"{name}: {given.shape[2]} frames are more than the {frames} that the model reads at once; "
+            "transcribe longer sound piece by piece"
+        )
+    return {name: np.pad(given, ((0, 0), (0, 0), (0, frames - given.shape[2])))}
+
+
 def _read_ids(input_ids: Any, settings: GenerationConfig, vocab_size: int, name: str = "input_ids") -> np.ndarray:
     if input_ids is None:
         if settings.bos_token_id is None:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import Initializer, zeros
+from jax.nn.initializers import Initializer, constant, normal, zeros
 
 from flaxmodels.errors import FlaxModelsError
 from flaxmodels.nn.module import Module, TorchLeaf, param
@@ -41,11 +41,15 @@ class _Conv(Module):
     def _by_axis(self, value: int | Sequence[int]) -> tuple[int, ...]:
         return (value,) * len(self.axes) if isinstance(value, int) else tuple(value)
 
+    def weight(self) -> jax.Array:
+        """The kernel that is applied."""
+        return self.kernel[...]
+
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[batch, *spatial, in_channels]` to `[batch, *spatial, out_channels]`."""
         y = jax.lax.conv_general_dilated(
             x.astype(self.dtype),
-            self.kernel[...].astype(self.dtype),
+            self.weight().astype(self.dtype),
             self.stride,
             [(each, each) for each in self.padding],
             dimension_numbers=(f"N{self.axes}C", f"{self.axes}IO", f"N{self.axes}C"),
@@ -56,11 +60,47 @@ class _Conv(Module):
         return y + self.bias[...].astype(y.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
 
 
+_TURNED = (Transpose((2, 1, 0)),)
+
+
 class Conv1d(_Conv):
     """Over `[batch, length, channels]`."""
 
     axes = "W"
-    torch_leaves = {"kernel": TorchLeaf("weight", (Transpose((2, 1, 0)),))}
+    torch_leaves = {"kernel": TorchLeaf("weight", _TURNED)}
+
+
+class WeightNormConv1d(Conv1d):
+    """A `Conv1d` with weight normalisation (arXiv 1602.07868): `scale` is the norm of the kernel at each place."""
+
+    torch_leaves = {
+        leaf: TorchLeaf(
+            f"parametrizations.weight.{name}", _TURNED, legacy_names=(older,), flax_name=older, flax_ops=_TURNED
+        )
+        for leaf, name, older in (("kernel", "original1", "weight_v"), ("scale", "original0", "weight_g"))
+    }
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        policy: Policy,
+        *,
+        padding: int = 0,
+        groups: int = 1,
+        stddev: float,
+    ):
+        super().__init__(
+            in_channels, out_channels, kernel_size, policy, padding=padding, groups=groups, init=normal(stddev)
+        )
+        expected = stddev * (in_channels // groups * out_channels) ** 0.5  # the norm of what `normal` draws
+        self.scale = param((kernel_size, 1, 1), policy.param_dtype, constant(expected))
+
+    def weight(self) -> jax.Array:
+        direction = self.kernel[...].astype(jnp.float32)
+        norm = jnp.sqrt(jnp.square(direction).sum((1, 2), keepdims=True))
+        return direction * (self.scale[...].astype(jnp.float32) / norm)
 
 
 class Conv2d(_Conv):

@@ -79,6 +79,13 @@ def last_chosen(hidden_states: jax.Array, chosen: jax.Array) -> jax.Array:
     return jnp.take_along_axis(hidden_states, last[:, None, None], axis=1)[:, 0]
 
 
+def weighted_layers(weights: jax.Array, hidden_states: tuple[jax.Array, ...]) -> jax.Array:
+    """The mean of hidden states `[batch, q_len, hidden]`, by the softmax of `weights` `[layers]`."""
+    shares = jax.nn.softmax(weights.astype(jnp.float32))
+    mean = jnp.einsum("l,l...->...", shares, jnp.stack(hidden_states), preferred_element_type=jnp.float32)
+    return mean.astype(hidden_states[0].dtype)
+
+
 def span_logits(head: Linear, hidden_states: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Start and end logits, each `[batch, q_len]`, of a head with two outputs."""
     logits = head(hidden_states)

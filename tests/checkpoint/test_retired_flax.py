@@ -10,9 +10,11 @@ import pytest
 from flaxmodels import (
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForCTC,
     AutoModelForImageClassification,
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
+    AutoModelForSpeechSeq2Seq,
 )
 from flaxmodels.files.resolve import resolve
 
@@ -21,6 +23,8 @@ TEXT = {"input_ids": np.array([[5, 7, 11, 13, 2]])}
 TEXTS = TEXT | {"decoder_input_ids": np.array([[0, 3, 8, 5]])}
 IMAGE = {"pixel_values": np.linspace(-1, 1, 3 * 8 * 8, dtype=np.float32).reshape(1, 3, 8, 8)}
 IMAGES = {"pixel_values": np.random.default_rng(0).normal(size=(2, 3, 6, 6)).astype(np.float32)}
+SOUND = np.sin(np.arange(80, dtype=np.float32) ** 1.5)[None]
+SPECTRUM = {"input_features": SOUND.reshape(1, 5, 16), "decoder_input_ids": TEXT["input_ids"]}
 MODELS = {
     "bart": (AutoModelForSeq2SeqLM, TEXT, "logits"),
     "bert": (AutoModelForMaskedLM, TEXT, "logits"),
@@ -33,6 +37,8 @@ MODELS = {
     "mt5": (AutoModelForSeq2SeqLM, TEXTS, "logits"),
     "t5": (AutoModelForSeq2SeqLM, TEXTS, "logits"),
     "vit": (AutoModelForImageClassification, IMAGE, "logits"),
+    "wav2vec2": (AutoModelForCTC, {"input_values": SOUND}, "logits"),
+    "whisper": (AutoModelForSpeechSeq2Seq, SPECTRUM, "logits"),
 }
 
 

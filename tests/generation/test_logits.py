@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import jax
@@ -273,6 +274,17 @@ CASES = [
         )
         for place in (0, 1, 6)
     ],
+    *[
+        Case(
+            "return_timestamps",
+            lambda _, index=index: (np.int32(24), np.int32(20), np.int32(VOCAB if index is None else 25 + index)),
+            lambda text, index=index: logits_process.WhisperTimeStampLogitsProcessor(
+                SimpleNamespace(no_timestamps_token_id=24, eos_token_id=20, max_initial_timestamp_index=index),
+                text.start,
+            ),
+        )
+        for index in (None, 0, 7)
+    ],
 ]
 
 
@@ -384,6 +396,7 @@ VALUES = {
     "exponential_decay_length_penalty": (np.int32(2), np.float32(1.3), array(1, 2)),
     "suppress_tokens": array(1, 2),
     "begin_suppress_tokens": (np.int32(3), array(1, 2)),
+    "return_timestamps": (np.int32(1), np.int32(1), np.int32(3)),
     "logit_bias": (array(1, 2), np.array([1.0, 2.0], np.float32)),
 }
 """One of each, for texts of the tokens 0 to 3."""

@@ -6,6 +6,7 @@ Sizes are awkward on purpose: odd, unequal, grouped heads, `head_dim` apart from
 from __future__ import annotations
 
 from models.families import (
+    audio,
     convolutional,
     decoders,
     encoder_decoders,
@@ -28,6 +29,7 @@ FAMILIES = {
     **experts.FAMILIES,
     **vision.FAMILIES,
     **two_towers.FAMILIES,
+    **audio.FAMILIES,
 }
 """Every architecture, by model type."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ from jax.nn.initializers import zeros
 from models.comparisons import assert_close
 
 from flaxmodels.errors import FlaxModelsError
-from flaxmodels.nn.conv import Conv1d, Conv2d, channels_last
-from flaxmodels.nn.module import iter_leaves
+from flaxmodels.nn.conv import Conv1d, Conv2d, WeightNormConv1d, channels_last
+from flaxmodels.nn.module import initial_value, iter_leaves
 from flaxmodels.nn.policy import Policy
 
 CASES = [
@@ -40,6 +41,27 @@ def test_a_convolution_is_that_of_torch(ours, theirs, options):
     with torch.no_grad():
         expected = reference(torch.from_numpy(x)).numpy()
     assert_close(layer(jnp.moveaxis(x, 1, -1)), np.moveaxis(expected, 1, -1), 1e-5)
+
+
+def test_a_normalised_convolution_is_that_of_torch():
+    torch.manual_seed(0)
+    reference = torch.nn.utils.parametrizations.weight_norm(torch.nn.Conv1d(6, 12, 4, padding=2, groups=3), dim=2)
+    layer = WeightNormConv1d(6, 12, 4, Policy(), padding=2, groups=3, stddev=0.5)
+    tensors = dict(reference.named_parameters())
+    drawn = {leaf.path[-1]: initial_value(leaf, jax.random.key(0), leaf.paths) for leaf in iter_leaves(layer)}
+    for leaf in iter_leaves(layer):
+        tensor = tensors.pop(leaf.torch.name).detach()
+        value = tensor.normal_().numpy()
+        for op in leaf.torch.ops:
+            (value,) = op.forward([value])
+        leaf.variable.set_value(jnp.asarray(value))
+    assert not tensors
+    x = np.random.default_rng(0).normal(size=(2, 6, 9)).astype(np.float32)
+    with torch.no_grad():
+        expected = reference(torch.from_numpy(x)).numpy()
+    assert_close(layer(jnp.moveaxis(x, 1, -1)), np.moveaxis(expected, 1, -1), 1e-5)
+    norms = jnp.sqrt(jnp.square(drawn["kernel"]).sum((1, 2)))
+    np.testing.assert_allclose(drawn["scale"][:, 0, 0], norms, rtol=0.5)
 
 
 def test_images_in_both_layouts():

@@ -1,0 +1,506 @@
+"""Whisper (arXiv 2212.04356): an encoder of sound and a decoder of text.
+
+Parameter names and numerics follow the reference implementation in transformers (`WhisperModel`, `WhisperFor...`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.nn.initializers import constant, normal
+
+from flaxmodels.encoder_decoder import EncoderDecoderBase, EncoderDecoderConfig, EncoderDecoderModel
+from flaxmodels.errors import FlaxModelsError
+from flaxmodels.generation import speech
+from flaxmodels.generation.config import GenerationConfig
+from flaxmodels.model import PreTrainedModel
+from flaxmodels.models.bart import BartAttention
+from flaxmodels.nn.activations import ACTIVATIONS, get_activation
+from flaxmodels.nn.augment import span_mask
+from flaxmodels.nn.cache import Cache, self_attention_cache
+from flaxmodels.nn.conv import Conv1d
+from flaxmodels.nn.dropout import dropout, layer_dropout, split_key
+from flaxmodels.nn.functional import Params
+from flaxmodels.nn.heads import weighted_layers
+from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, TiedLinear, embed, vocabulary_projection
+from flaxmodels.nn.masks import decoder_mask
+from flaxmodels.nn.module import Module, param
+from flaxmodels.nn.partition import COLUMN, ROW
+from flaxmodels.nn.policy import Policy
+from flaxmodels.nn.stack import BlockOutput, Stack
+from flaxmodels.outputs import (
+    BaseModelOutput,
+    CausalLMOutput,
+    Seq2SeqLMOutput,
+    Seq2SeqModelOutput,
+    SequenceClassifierOutput,
+)
+
+STRIDE = 2
+"""Frames of the input for each position of the encoder."""
+
+
+class WhisperConfig(EncoderDecoderConfig):
+    """Configuration of Whisper; the defaults are those of whisper-tiny.en."""
+
+    model_type = "whisper"
+    attribute_map = {
+        "hidden_size": "d_model",
+        "num_hidden_layers": "encoder_layers",
+        "num_attention_heads": "encoder_attention_heads",
+        "max_position_embeddings": "max_target_positions",
+    }
+
+    vocab_size: int = 51865
+    num_mel_bins: int = 80
+    encoder_layers: int = 4
+    encoder_attention_heads: int = 6
+    decoder_layers: int = 4
+    decoder_attention_heads: int = 6
+    decoder_ffn_dim: int = 1536
+    encoder_ffn_dim: int = 1536
+    encoder_layerdrop: float = 0.0
+    decoder_layerdrop: float = 0.0
+    decoder_start_token_id: int | None = 50257
+    use_cache: bool = True
+    activation_function: str = "gelu"
+    d_model: int = 384
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    activation_dropout: float = 0.0
+    init_std: float = 0.02
+    scale_embedding: bool = False
+    max_source_positions: int = 1500
+    max_target_positions: int = 448
+    pad_token_id: int | None = 50256
+    bos_token_id: int | None = 50256
+    eos_token_id: int | list[int] | None = 50256
+    suppress_tokens: list[int] | None = None
+    begin_suppress_tokens: list[int] | tuple[int, ...] | None = (220, 50256)
+    use_weighted_layer_sum: bool = False
+    classifier_proj_size: int = 256
+    apply_spec_augment: bool = False
+    mask_time_prob: float = 0.05
+    mask_time_length: int = 10
+    mask_time_min_masks: int = 2
+    mask_feature_prob: float = 0.0
+    mask_feature_length: int = 10
+    mask_feature_min_masks: int = 0
+    median_filter_width: int = 7
+
+    def problems(self) -> list[str]:
+        found = []
+        if self.activation_function not in ACTIVATIONS:
+            known = ", ".join(sorted(ACTIVATIONS))
+            found.append(f"activation_function={self.activation_function!r}: expected one of {known}")
+        if self.d_model % 2:
+            found.append(f"d_model={self.d_model} is odd, but positions are pairs of sines and cosines")
+        found += [
+            f"d_model={self.d_model} is not a multiple of {name}={heads}"
+            for name in ("encoder_attention_heads", "decoder_attention_heads")
+            if self.d_model % (heads := getattr(self, name))
+        ]
+        return found
+
+
+class WhisperAttention(BartAttention):
+    """BART's attention, in which keys have no bias."""
+
+    def __init__(self, config: WhisperConfig, policy: Policy, heads: int):
+        super().__init__(config, policy, heads)  # type: ignore[arg-type]
+        self.k_proj = Linear(config.d_model, config.d_model, policy, use_bias=False, init=normal(config.init_std))
+
+
+class WhisperLayer(Module):
+    """A layer of the encoder, or of the decoder, which also attends to the encoder's output if there is one."""
+
+    def __init__(self, config: WhisperConfig, policy: Policy, *, crosses: bool):
+        self.dropout_rate, self.activation_dropout = config.dropout, config.activation_dropout
+        self.layerdrop = config.decoder_layerdrop if crosses else config.encoder_layerdrop
+        self.activation = get_activation(config.activation_function)
+        heads = config.decoder_attention_heads if crosses else config.encoder_attention_heads
+        inner = config.decoder_ffn_dim if crosses else config.encoder_ffn_dim
+        self.self_attn = WhisperAttention(config, policy, heads)
+        self.self_attn_layer_norm = LayerNorm(config.d_model, policy, epsilon=1e-5)
+        if crosses:
+            self.encoder_attn = WhisperAttention(config, policy, heads)
+            self.encoder_attn_layer_norm = LayerNorm(config.d_model, policy, epsilon=1e-5)
+        init = normal(config.init_std)
+        self.fc1 = Linear(config.d_model, inner, policy, init=init)
+        self.fc2 = Linear(inner, config.d_model, policy, init=init)
+        self.final_layer_norm = LayerNorm(config.d_model, policy, epsilon=1e-5)
+
+    def __call__(
+        self,
+        hidden_states: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+        memory: jax.Array | None = None,
+        cache: tuple | None = None,
+        output_attentions: bool = False,
+        dropout_rng: jax.Array | None = None,
+    ) -> BlockOutput:
+        keys = split_key(dropout_rng, 7)
+        own, crossed = (None, None) if cache is None else cache
+        options, before = {"output_attentions": output_attentions}, hidden_states
+        mixed, weights, own = self.self_attn(
+            self.self_attn_layer_norm(hidden_states), mask, cache=own, dropout_rng=keys[0], **options
+        )
+        hidden_states = hidden_states + dropout(mixed, self.dropout_rate, keys[1])
+        cross_weights = None
+        if memory is not None or crossed is not None:
+            mixed, cross_weights, crossed = self.encoder_attn(
+                self.encoder_attn_layer_norm(hidden_states),
+                None,
+                memory=memory,
+                cache=crossed,
+                dropout_rng=keys[2],
+                **options,
+            )
+            hidden_states = hidden_states + dropout(mixed, self.dropout_rate, keys[3])
+        inner = self.activation(self.fc1(self.final_layer_norm(hidden_states)))
+        inner = self.fc2(dropout(inner, self.activation_dropout, keys[4]))
+        hidden_states = hidden_states + dropout(inner, self.dropout_rate, keys[5])
+        hidden_states = layer_dropout(before, hidden_states, self.layerdrop, keys[6])
+        return BlockOutput(hidden_states, None if cache is None else (own, crossed), weights, cross_weights)
+
+
+def sinusoids(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """Positions `[length, features]`: sines, then cosines, of wavelengths from 2 pi to 10000 * 2 pi."""
+    length, half = shape[0], shape[1] // 2
+    turns = np.arange(length)[:, None] * np.exp(-np.log(10000) / max(half - 1, 1) * np.arange(half))[None]
+    return jnp.asarray(np.concatenate([np.sin(turns), np.cos(turns)], axis=1), dtype)
+
+
+class WhisperEncoder(Module):
+    """From log-mel spectra, by two convolutions, to hidden states. Its positions are not trained."""
+
+    def __init__(self, config: WhisperConfig, policy: Policy):
+        self.dropout_rate, self.source_shape = config.dropout, source_shape(config)
+        init = normal(config.init_std)
+        self.conv1 = Conv1d(config.num_mel_bins, config.d_model, 3, policy, padding=1, init=init)
+        self.conv2 = Conv1d(config.d_model, config.d_model, 3, policy, stride=STRIDE, padding=1, init=init)
+        self.embed_positions = Embedding(config.max_source_positions, config.d_model, policy, init=sinusoids)
+        self.layers = Stack(lambda: WhisperLayer(config, policy, crosses=False), config.encoder_layers, policy)
+        self.layer_norm = LayerNorm(config.d_model, policy, epsilon=1e-5)
+
+    def __call__(
+        self, input_features, *, output_attentions=False, output_hidden_states=False, dropout_rng=None
+    ) -> BaseModelOutput:
+        if input_features is None or input_features.shape[1:] != self.source_shape:
+            shape = None if input_features is None else input_features.shape
+            mel, frames = self.source_shape
+            raise FlaxModelsError(
+                f"input_features: expected [batch, {mel}, {frames}], got {shape}; fill shorter sound with silence, as "
+                "the feature extractor does"
+            )
+        sound = get_activation("gelu")(self.conv1(jnp.swapaxes(jnp.asarray(input_features), 1, 2)))
+        sound = get_activation("gelu")(self.conv2(sound))
+        positions = jax.lax.stop_gradient(self.embed_positions.embedding[...]).astype(sound.dtype)
+        keys = split_key(dropout_rng, 2)
+        outputs = self.layers(
+            dropout(sound + positions[None], self.dropout_rate, keys[0]),
+            dropout_rng=keys[1],
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+        )
+        return BaseModelOutput(**outputs.normed(self.layer_norm)._asdict())
+
+
+class WhisperDecoder(Module):
+    """From tokens to hidden states, beside `encoder_hidden_states` if there are any."""
+
+    def __init__(self, config: WhisperConfig, policy: Policy):
+        self.dropout_rate = config.dropout
+        init = normal(config.init_std)
+        self.embed_tokens = Embedding(config.vocab_size, config.d_model, policy, init=init)
+        self.embed_positions = Embedding(config.max_target_positions, config.d_model, policy, init=init)
+        self.layers = Stack(lambda: WhisperLayer(config, policy, crosses=True), config.decoder_layers, policy)
+        self.layer_norm = LayerNorm(config.d_model, policy, epsilon=1e-5)
+
+    def __call__(
+        self,
+        input_ids=None,
+        attention_mask=None,
+        position_ids=None,
+        inputs_embeds=None,
+        encoder_hidden_states=None,
+        encoder_attention_mask: None = None,
+        past_key_values=None,
+        *,
+        output_attentions=False,
+        output_hidden_states=False,
+        dropout_rng=None,
+    ) -> BaseModelOutput:
+        words = embed(self.embed_tokens, input_ids, inputs_embeds)
+        cache = None if past_key_values is None else self_attention_cache(past_key_values)
+        q_len = words.shape[1]
+        if position_ids is None:
+            position_ids = jnp.arange(q_len)[None] + (0 if cache is None else cache.length)
+        keys = split_key(dropout_rng, 2)
+        outputs = self.layers(
+            dropout(words + self.embed_positions(position_ids), self.dropout_rate, keys[0]),
+            past_key_values=past_key_values,
+            dropout_rng=keys[1],
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+            mask=decoder_mask(attention_mask, q_len, cache),
+            memory=encoder_hidden_states,
+        )
+        return BaseModelOutput(**outputs.normed(self.layer_norm)._asdict())
+
+
+def source_shape(config: WhisperConfig) -> tuple[int, int]:
+    """Mel bands and frames of what the encoder reads: 30 seconds."""
+    return config.num_mel_bins, STRIDE * config.max_source_positions
+
+
+def augmented(
+    input_features: jax.Array, attention_mask: jax.Array | None, config: WhisperConfig, key: jax.Array
+) -> jax.Array:
+    """The spectra with spans of time, and of bands, silenced."""
+    lengths = None if attention_mask is None else attention_mask.sum(-1)
+    batch, bands, frames = input_features.shape
+    time_key, band_key = jax.random.split(key)
+    if config.mask_time_prob > 0:
+        spans = (config.mask_time_prob, config.mask_time_length, config.mask_time_min_masks)
+        silent = span_mask(time_key, (batch, frames), *spans, lengths)
+        input_features = jnp.where(silent[:, None, :], 0.0, input_features)
+    if config.mask_feature_prob > 0:
+        spans = (config.mask_feature_prob, config.mask_feature_length, config.mask_feature_min_masks)
+        silent = span_mask(band_key, (batch, bands), *spans)
+        input_features = jnp.where(silent[:, :, None], 0.0, input_features)
+    return input_features
+
+
+class WhisperPreTrainedModel(EncoderDecoderModel):
+    """Base of the Whisper models."""
+
+    config_class = WhisperConfig
+    base_model_prefix = "model"
+    main_input_name = "input_features"
+    tp_plan = {"(q_proj|k_proj|v_proj|fc1|proj_out)": COLUMN, "(out_proj|fc2|embed_tokens)": ROW}
+    config: WhisperConfig
+
+
+class WhisperModel(WhisperPreTrainedModel, EncoderDecoderBase):
+    """Encoder and decoder without a head."""
+
+    def build(self, config: WhisperConfig, policy: Policy):
+        self.encoder = WhisperEncoder(config, policy)
+        self.decoder = WhisperDecoder(config, policy)
+
+    def forward(  # type: ignore[override]
+        self,
+        input_features: jax.Array | None = None,
+        attention_mask: jax.Array | None = None,
+        decoder_input_ids: jax.Array | None = None,
+        decoder_attention_mask: jax.Array | None = None,
+        decoder_position_ids: jax.Array | None = None,
+        encoder_outputs: Any = None,
+        past_key_values: Cache | None = None,
+        decoder_inputs_embeds: jax.Array | None = None,
+        *,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        dropout_rng: jax.Array | None = None,
+    ) -> Seq2SeqModelOutput:
+        """Encode, and decode beside what was encoded.
+
+        Args:
+            input_features: log-mel spectra, float `[batch, num_mel_bins, 2 * max_source_positions]`.
+            attention_mask: `[batch, 2 * max_source_positions]`, 0 behind the sound. Silence is read as well, so that
+                this matters for SpecAugment alone.
+            decoder_input_ids: int `[batch, q_len]`, or `decoder_inputs_embeds`.
+            decoder_attention_mask, decoder_position_ids, encoder_outputs, past_key_values: as in
+                `EncoderDecoderBase.forward`.
+        """
+        options = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+        augment_key, encoder_key, decoder_key = split_key(dropout_rng, 3)
+        if encoder_outputs is None and not (past_key_values is not None and past_key_values[0][1] is not None):
+            if input_features is not None and self.config.apply_spec_augment and augment_key is not None:
+                input_features = augmented(jnp.asarray(input_features), attention_mask, self.config, augment_key)
+            encoder_outputs = self.encoder(input_features, **options, dropout_rng=encoder_key)
+        return super().forward(
+            decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask,
+            decoder_position_ids=decoder_position_ids,
+            encoder_outputs=encoder_outputs,
+            past_key_values=past_key_values,
+            decoder_inputs_embeds=decoder_inputs_embeds,
+            **options,
+            dropout_rng=decoder_key,
+        )
+
+    def get_input_embeddings(self) -> Embedding:
+        return self.decoder.embed_tokens
+
+    def set_input_embeddings(self, value: Embedding) -> None:
+        self.decoder.embed_tokens = value
+
+
+class WhisperForConditionalGeneration(WhisperPreTrainedModel):
+    """Transcription and translation: the next token of the text. `generate` takes the settings of Whisper."""
+
+    predicts_next_token = True
+
+    def build(self, config: WhisperConfig, policy: Policy):
+        self.model = WhisperModel.part(config, policy)
+        tied, init = config.tie_word_embeddings, normal(config.init_std)
+        self.proj_out = vocabulary_projection(self.model.decoder.embed_tokens, policy, tied=tied, init=init)
+
+    def head(self, outputs, inputs, dropout_rng):
+        return outputs.to(Seq2SeqLMOutput, logits=self.proj_out(outputs.last_hidden_state))
+
+    def get_output_embeddings(self) -> Linear | TiedLinear:
+        return self.proj_out
+
+    @property
+    def source_shape(self) -> tuple[int, int]:
+        """Mel bands and frames that the encoder reads."""
+        return source_shape(self.config)
+
+    def empty_prompt(self, batch_size: int, prompt_len: int) -> dict[str, np.ndarray]:
+        return {self.main_input_name: np.zeros((batch_size, *self.source_shape), np.float32)}
+
+    def begin_decoding(
+        self, encoder: dict[str, np.ndarray], settings: GenerationConfig, decoder_input_ids: Any, params: Params | None
+    ) -> tuple[GenerationConfig, Any]:
+        def detect() -> np.ndarray:
+            return self.detect_language(**encoder, generation_config=settings, params=params)
+
+        batch = len(encoder[self.main_input_name])
+        return speech.begin(settings, decoder_input_ids, batch, self.config.max_target_positions, detect)
+
+    def detect_language(
+        self, input_features: Any, generation_config: Any = None, params: Params | None = None
+    ) -> np.ndarray:
+        """The token of the language that is spoken, int `[batch]`: the likeliest of `lang_to_id` behind the start."""
+        settings = GenerationConfig.from_any(generation_config or self.generation_config)
+        if not settings.lang_to_id:
+            raise FlaxModelsError("detect_language() needs lang_to_id in generation_config")
+        start = np.full((len(input_features), 1), settings.decoder_start_token_id)
+        logits = self(input_features, decoder_input_ids=start, params=params).logits[:, -1]
+        languages = np.array(sorted(settings.lang_to_id.values()))
+        return languages[np.asarray(logits[:, languages].argmax(-1))]
+
+
+class WhisperDecoderWrapper(WhisperPreTrainedModel):
+    """The decoder alone, under the names that it has in a whole model."""
+
+    main_input_name = "input_ids"
+
+    def build(self, config: WhisperConfig, policy: Policy):
+        self.decoder = WhisperDecoder(config, policy)
+
+    def forward(
+        self,
+        input_ids: jax.Array | None = None,
+        attention_mask: jax.Array | None = None,
+        encoder_outputs: Any = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: jax.Array | None = None,
+        position_ids: jax.Array | None = None,
+        *,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        dropout_rng: jax.Array | None = None,
+    ) -> BaseModelOutput:
+        """Decode.
+
+        Args:
+            input_ids: int `[batch, q_len]`; or `inputs_embeds` `[batch, q_len, hidden]` in its place.
+            attention_mask: `[batch, kv_len]`, 0 for padding; with a cache it speaks of the whole text.
+            encoder_outputs: what an encoder returned, or its last hidden states `[batch, source_len, hidden]`.
+            past_key_values: from `init_cache` or an earlier output.
+            position_ids: int `[batch, q_len]`; 0, 1, ... behind the cache.
+        """
+        return self.decoder(
+            input_ids,
+            attention_mask,
+            position_ids,
+            inputs_embeds,
+            getattr(encoder_outputs, "last_hidden_state", encoder_outputs),
+            past_key_values=past_key_values,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            dropout_rng=dropout_rng,
+        )
+
+    def get_input_embeddings(self) -> Embedding:
+        return self.decoder.embed_tokens
+
+    def set_input_embeddings(self, value: Embedding) -> None:
+        self.decoder.embed_tokens = value
+
+
+class WhisperForCausalLM(WhisperPreTrainedModel):
+    """The decoder as a language model, with cross-attention where `encoder_outputs` are given."""
+
+    main_input_name = "input_ids"
+    predicts_next_token = True
+    prepare_inputs_for_generation = PreTrainedModel.prepare_inputs_for_generation
+
+    def build(self, config: WhisperConfig, policy: Policy):
+        self.config = config = self.config_class.from_dict(config.to_dict(), is_encoder_decoder=False)
+        self.model = WhisperDecoderWrapper.part(config, policy)
+        tied, init = config.tie_word_embeddings, normal(config.init_std)
+        self.proj_out = vocabulary_projection(self.model.decoder.embed_tokens, policy, tied=tied, init=init)
+
+    def head(self, outputs, inputs, dropout_rng):
+        return outputs.to(CausalLMOutput, logits=self.proj_out(outputs.last_hidden_state))
+
+    def get_output_embeddings(self) -> Linear | TiedLinear:
+        return self.proj_out
+
+
+class WhisperForAudioClassification(WhisperPreTrainedModel):
+    """A label for a sound, by the mean over time of the encoder's output, or of all its layers."""
+
+    def build(self, config: WhisperConfig, policy: Policy):
+        init, states = normal(config.init_std), config.encoder_layers + 1
+        self.encoder = WhisperEncoder(config, policy)
+        if config.use_weighted_layer_sum:
+            self.layer_weights = param((states,), policy.param_dtype, constant(1 / states))
+        self.projector = Linear(config.d_model, config.classifier_proj_size, policy, init=init)
+        self.classifier = Linear(config.classifier_proj_size, config.num_labels, policy, init=init)
+
+    def forward(
+        self,
+        input_features: jax.Array | None = None,
+        encoder_outputs: Any = None,
+        *,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        dropout_rng: jax.Array | None = None,
+    ) -> SequenceClassifierOutput:
+        """Classify.
+
+        Args:
+            input_features: float `[batch, num_mel_bins, 2 * max_source_positions]`.
+            encoder_outputs: what the encoder returned, in their place; with all its hidden states if
+                `use_weighted_layer_sum`.
+        """
+        weighted = self.config.use_weighted_layer_sum
+        encoded = encoder_outputs
+        if encoded is None:
+            encoded = self.encoder(
+                input_features,
+                output_attentions=output_attentions,
+                output_hidden_states=output_hidden_states or weighted,
+                dropout_rng=dropout_rng,
+            )
+        states = encoded.last_hidden_state
+        if weighted:
+            states = weighted_layers(self.layer_weights[...], encoded.hidden_states)
+        logits = self.classifier(self.projector(states).mean(1))
+        return encoded.to(SequenceClassifierOutput, logits=logits)
+
+    def get_input_embeddings(self) -> Conv1d:
+        return self.encoder.conv1
+
+    def set_input_embeddings(self, value: Conv1d) -> None:
+        self.encoder.conv1 = value
