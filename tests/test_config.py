@@ -14,8 +14,13 @@ from flaxmodels.config import PreTrainedConfig
 from flaxmodels.errors import CheckpointError, ConfigError
 from flaxmodels.files.reading import read_json
 from flaxmodels.models.bert import BertConfig
+from flaxmodels.models.bloom import BloomConfig
 from flaxmodels.models.clip import CLIPConfig, CLIPTextConfig, CLIPVisionConfig
+from flaxmodels.models.gpt2 import GPT2Config
+from flaxmodels.models.gpt_neox import GPTNeoXConfig
+from flaxmodels.models.gptj import GPTJConfig
 from flaxmodels.models.llama import LlamaConfig
+from flaxmodels.models.opt import OPTConfig
 from flaxmodels.nn.activations import ACTIVATIONS
 
 BERT_V4 = {
@@ -79,7 +84,12 @@ LLAMA_V4 = {
     "use_cache": True,
     "vocab_size": 128256,
 }
-FAMILIES = [(BertConfig, transformers.BertConfig), (LlamaConfig, transformers.LlamaConfig)]
+FAMILIES = [
+    (ours, getattr(transformers, ours.__name__))
+    for ours in (BertConfig, LlamaConfig, GPT2Config, GPTJConfig, GPTNeoXConfig, BloomConfig, OPTConfig)
+]
+UNSTATED = {"head_dim", "num_key_value_heads", "rope_parameters", "word_embed_proj_dim"}
+"""Fields of which transformers makes the default out of others."""
 ACTIVATION_NAMES = ", ".join(sorted(ACTIVATIONS))
 
 
@@ -122,7 +132,9 @@ def test_transformers_reads_what_did_not_come_from_a_file(tmp_path, case):
 def test_defaults_are_those_of_transformers(ours, theirs):
     mine, reference = vars(ours()), theirs().to_dict()
     differing = {name for name in mine.keys() & reference.keys() if mine[name] != reference[name]}
-    assert differing <= {"architectures", "head_dim", "num_key_value_heads", "rope_parameters", "id2label", "label2id"}
+    assert differing <= {"architectures", "id2label", "label2id", *UNSTATED}
+    absent = {name for name in theirs.__annotations__ if not hasattr(ours, name)}
+    assert absent <= {"pretraining_tp"}  # of Llama, where it changes nothing
     config = ours()
     if ours is LlamaConfig:
         assert (config.features_per_head, config.kv_heads) == (reference["head_dim"], reference["num_key_value_heads"])
@@ -173,6 +185,74 @@ def test_names_of_an_architectures_own():
     assert (config.n_embd, config.to_dict()["n_embd"]) == (5, 5)
     assert OwnConfig.from_dict(content, hidden_size=4).n_embd == 4
     assert OwnConfig(hidden_size=4).n_embd == 4
+    common = {"model_type": "own", "num_hidden_layers": 3}
+    config = OwnConfig.from_dict(common)
+    assert config.to_dict() == common
+    config.n_layer = 4
+    assert config.to_dict() == {"model_type": "own", "num_hidden_layers": 4}
+
+
+def test_gpt_neox_turns_as_files_of_v4_say():
+    fields = {"rotary_pct": 0.5, "rotary_emb_base": 500, "hidden_size": 80, "num_attention_heads": 4}
+    rope, theirs = GPTNeoXConfig(**fields).rope, transformers.GPTNeoXConfig(**fields).rope_parameters
+    assert (rope.rotary_dim, rope.theta) == (10, 500)
+    assert (theirs["partial_rotary_factor"], theirs["rope_theta"]) == (0.5, 500)
+    scaled = GPTNeoXConfig(**fields, rope_scaling={"type": "linear", "factor": 2.0}).rope
+    assert (scaled.rope_type, scaled.factor, scaled.rotary_dim, scaled.theta) == ("linear", 2.0, 10, 500)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "problems"),
+    [
+        (
+            GPT2Config,
+            {"summary_type": "attn", "summary_activation": "swoosh", "n_embd": 10, "n_head": 3},
+            [
+                f"summary_activation='swoosh': expected one of {ACTIVATION_NAMES}",
+                "summary_type='attn': expected one of first, last, mean, cls_index",
+                "n_embd=10 is not a multiple of n_head=3",
+            ],
+        ),
+        (
+            GPTJConfig,
+            {"activation_function": "swoosh", "n_embd": 10, "n_head": 3, "rotary_dim": None},
+            [
+                f"activation_function='swoosh': expected one of {ACTIVATION_NAMES}",
+                "n_embd=10 is not a multiple of n_head=3",
+                "rotary_dim=None: expected an even number up to n_embd / n_head = 3",
+            ],
+        ),
+        (
+            GPTNeoXConfig,
+            {"hidden_act": "swoosh", "hidden_size": 10, "num_attention_heads": 3, "rope_scaling": {"type": "spiral"}},
+            [
+                f"hidden_act='swoosh': expected one of {ACTIVATION_NAMES}",
+                "hidden_size=10 is not a multiple of num_attention_heads=3",
+                "unknown rope_type 'spiral'. Known: default, dynamic, linear, llama3, longrope, yarn.",
+            ],
+        ),
+        (
+            BloomConfig,
+            {"slow_but_exact": True, "pretraining_tp": 4, "n_head": 3},
+            [
+                "hidden_size=64 is not a multiple of n_head=3",
+                "slow_but_exact=True with pretraining_tp=4 is not implemented",
+            ],
+        ),
+        (
+            OPTConfig,
+            {"activation_function": "swoosh", "hidden_size": 10, "num_attention_heads": 3},
+            [
+                f"activation_function='swoosh': expected one of {ACTIVATION_NAMES}",
+                "hidden_size=10 is not a multiple of num_attention_heads=3",
+            ],
+        ),
+    ],
+)
+def test_decoders_that_cannot_be_computed(kind, values, problems):
+    with pytest.raises(ConfigError) as error:
+        kind(**values)
+    assert str(error.value) == "\n  - ".join([f"{kind.__name__} cannot be computed:", *problems])
 
 
 CLIP_V4 = {

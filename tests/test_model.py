@@ -77,6 +77,13 @@ def test_params_of_another_model_are_refused(classifier):
     )
 
 
+def test_hidden_states_of_an_encoder_need_layers_that_read_them():
+    case = next(case for case in HEADS if case.head == "GPT2Model")
+    message = "^encoder_hidden_states needs add_cross_attention=True in the configuration$"
+    with pytest.raises(FlaxModelsError, match=message):
+        case.ours(dict(case.values))(**BATCH, encoder_hidden_states=np.ones((2, 3, 36), np.float32))
+
+
 def test_a_training_step_with_optax_lowers_the_loss(classifier):
     labels = jnp.array([3, 1])
     state = TrainState.create(apply_fn=classifier.__call__, params=classifier.params, tx=optax.adam(1e-2))

@@ -105,7 +105,7 @@ class GPT2Attention(Module):
         self, hidden_states, mask, number, *, memory=None, cache=None, output_attentions=False, dropout_rng=None
     ):
         inner, outer = split_key(dropout_rng, 2)
-        if self.q_attn is None:
+        if self.q_attn is None or memory is None:
             parts = jnp.split(self.c_attn(hidden_states), 3, -1)
         else:
             parts = [self.q_attn(hidden_states), *jnp.split(self.c_attn(memory), 2, -1)]

@@ -90,9 +90,8 @@ class GPTNeoXAttention(Module):
 
     def __init__(self, config: GPTNeoXConfig, policy: Policy):
         self.heads, self.implementation = config.num_attention_heads, policy.attn_implementation
-        self.dropout_rate = config.attention_dropout
-        hidden, kwargs = config.hidden_size, {"use_bias": config.attention_bias}
-        kwargs["init"] = normal(config.initializer_range)
+        self.dropout_rate, hidden = config.attention_dropout, config.hidden_size
+        kwargs = {"use_bias": config.attention_bias, "init": normal(config.initializer_range)}
         self.query_key_value = Linear(hidden, 3 * hidden, policy, **kwargs)
         self.dense = Linear(hidden, hidden, policy, **kwargs)
 

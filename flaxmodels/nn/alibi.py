@@ -21,7 +21,7 @@ def alibi_bias(heads: int, positions: jax.Array) -> jax.Array:
 
     They stand for distances: softmax does not see what is the same for all keys of a query.
     """
-    return alibi_slopes(heads)[None, :, None, None] * positions.astype(jnp.float32)[:, None, None, :]
+    return jnp.asarray(alibi_slopes(heads))[None, :, None, None] * positions.astype(jnp.float32)[:, None, None, :]
 
 
 def _powers(count: int) -> np.ndarray:

@@ -20,12 +20,14 @@ import pytest
 import safetensors.numpy
 import safetensors.torch
 import torch
+import transformers
 from models.comparisons import same_params
 from models.tiny_configs import FAMILIES
 
 from flaxmodels import model as model_module
 from flaxmodels.errors import CheckpointError, CheckpointMismatch, ConfigError
 from flaxmodels.models.bert import BertForMaskedLM, BertForSequenceClassification, BertModel
+from flaxmodels.models.gpt_neox import GPTNeoXForCausalLM
 from flaxmodels.models.llama import LlamaForCausalLM, LlamaModel
 from interop.torch_bridge import from_numpy
 
@@ -288,6 +290,25 @@ def test_shapes_that_differ(folder, caplog):
         )
         + ADVICE
     ]
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("name", ["embed_out.weight", "lm_head.weight"])
+def test_names_that_files_have_and_torch_has_not(tmp_path, name, tied):
+    """Of GPT-NeoX, whose output layer has another name in transformers since 5.0, but not in its files."""
+    config = {**FAMILIES["gpt_neox"].config, "tie_word_embeddings": tied}
+    model = GPTNeoXForCausalLM(config)
+    model.save_pretrained(tmp_path)
+    stored = safetensors.numpy.load_file(tmp_path / "model.safetensors")
+    assert stored.keys() & {"embed_out.weight", "lm_head.weight"} == (set() if tied else {"embed_out.weight"})
+    assert "lm_head.weight" in model.state_dict()
+    stored[name] = stored.pop("embed_out.weight", stored["gpt_neox.embed_in.weight"])
+    safetensors.numpy.save_file(stored, tmp_path / "model.safetensors", {"format": "pt"})
+    loaded, info = GPTNeoXForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
+    assert (info.missing_keys, info.unexpected_keys, info.mismatched_keys) == ([], [], [])
+    assert same_params(loaded.params, model.params)
+    theirs = transformers.GPTNeoXForCausalLM.from_pretrained(tmp_path)
+    assert same_params({"": theirs.lm_head.weight.detach().numpy()}, {"": model.state_dict()["lm_head.weight"]})
 
 
 def test_a_checkpoint_of_another_model(folder, bert_folder):

@@ -8,10 +8,12 @@ import pytest
 import scipy.stats
 import torch
 from generation.pairs import GENERATIVE, LLAMA, make_pair, prompts, torch_sequences
+from models.tiny_configs import CASES
 from transformers.generation import logits_process
 
 from flaxmodels.generation.loop import compiled, generate_tokens
 from flaxmodels.generation.reader import prepare
+from flaxmodels.models.gpt2 import GPT2DoubleHeadsModel, GPT2LMHeadModel
 from flaxmodels.models.llama import LlamaForCausalLM
 from flaxmodels.nn.functional import functional
 from flaxmodels.nn.module import iter_leaves
@@ -80,6 +82,15 @@ def test_decoding_with_a_cache_equals_the_full_forward_pass(pair):
     sequences = model.generate(ids, max_new_tokens=NEW).sequences
     likeliest = model(sequences[:, :-1]).logits.argmax(-1)
     np.testing.assert_array_equal(sequences[:, 7:], likeliest[:, 6:])
+
+
+def test_a_model_with_two_heads_generates_with_the_first():
+    case = next(case for case in CASES if case.head == "GPT2DoubleHeadsModel")
+    model = GPT2DoubleHeadsModel(dict(case.values))
+    params = {name: value for name, value in model.params.items() if name != "multiple_choice_head"}
+    batch, settings = prompts(model), {"max_new_tokens": NEW, "eos_token_id": None}
+    expected = GPT2LMHeadModel(dict(case.values)).generate(**batch, **settings, params=params).sequences
+    np.testing.assert_array_equal(model.generate(**batch, **settings).sequences, expected)
 
 
 @pytest.mark.filterwarnings("ignore:Using the model-agnostic default:UserWarning")

@@ -103,7 +103,8 @@ def inputs_for(case: Case, *, embedded: bool = False) -> dict[str, np.ndarray]:
     if case.head.endswith("MultipleChoice") or doubled:
         inputs = {name: np.stack([value, np.roll(value, 1, 0)], 1) for name, value in inputs.items()}
     if doubled:
-        inputs["mc_token_ids"] = rng.integers(0, MASK.shape[1], (len(MASK), 2))
+        mask = inputs["attention_mask"]
+        inputs["mc_token_ids"] = (mask * rng.random(mask.shape)).argmax(-1)
     if case.values.get("add_cross_attention"):
         memory = rng.normal(size=(len(MASK), 5, config.hidden_size)).astype(np.float32)
         memory_mask = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [0, 1, 1, 1, 1]])

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 from transformers import LlamaConfig, PhiConfig
+from transformers.models.gptj import modeling_gptj as gptj
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 from transformers.models.phi.modeling_phi import PhiRotaryEmbedding
 
 from flaxmodels.errors import ConfigError
-from flaxmodels.nn.rope import RopeConfig, apply_rope, rope_parameters, rope_tables
+from flaxmodels.nn.rope import RopeConfig, apply_interleaved_rope, apply_rope, rope_parameters, rope_tables
 
 ORIGINAL, MAXIMUM = 32, 128
 
@@ -134,7 +135,19 @@ def test_apply_rope_equals_transformers():
         np.testing.assert_allclose(rotated.swapaxes(1, 2), expected.numpy(), rtol=1e-6, atol=1e-6)
 
 
-def test_apply_rope_keeps_dtype_and_the_still_features():
+def test_interleaved_rope_equals_transformers():
+    table = torch.from_numpy(positions(9)).long()
+    sin, cos = gptj.create_sinusoidal_positions(9, 12)[table].chunk(2, dim=-1)
+    x = np.random.default_rng(0).normal(size=(2, 9, 4, 20)).astype(np.float32)
+    expected = gptj.apply_rotary_pos_emb(torch.from_numpy(x)[..., :12], sin, cos)
+    tables = rope_tables(RopeConfig(rotary_dim=12, max_position_embeddings=9), jnp.asarray(positions(9)))
+    rotated = apply_interleaved_rope(jnp.asarray(x), *tables)
+    np.testing.assert_allclose(rotated[..., :12], expected.numpy(), rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(rotated[..., 12:], x[..., 12:])
+
+
+@pytest.mark.parametrize("apply_rope", [apply_rope, apply_interleaved_rope])
+def test_apply_rope_keeps_dtype_and_the_still_features(apply_rope):
     rope = RopeConfig(rotary_dim=6, max_position_embeddings=64)
     cos, sin = rope_tables(rope, jnp.arange(40)[None])
     x = jax.random.normal(jax.random.key(0), (3, 40, 2, 10)).astype(jnp.bfloat16)

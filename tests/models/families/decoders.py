@@ -82,7 +82,7 @@ FAMILIES = {
             "relu": ("GPTJModel", {"activation_function": "relu"}),
         },
         useless=("h.0.attn.bias", "h.0.attn.masked_bias"),
-        published={"gpt-j-6b": ("GPTJForCausalLM", 6_053_381_344)},
+        published={"gpt-j-6b": ("GPTJForCausalLM", 6_050_882_784)},
     ),
     "gpt_neox": Family(
         module="flaxmodels.models.gpt_neox",
