@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from models.families.llama_like import llama_like
 
+ROUNDED = 0.2
+"""How far bfloat16 may be from float32: a token that is as near to two experts may go to another of them."""
+
 FAMILIES = {
     "mixtral": llama_like(
         "Mixtral",
@@ -12,6 +15,7 @@ FAMILIES = {
             "windows": ("MixtralForCausalLM", {"sliding_window": 3, "tie_word_embeddings": True}),
             "one-expert": ("MixtralModel", {"num_local_experts": 3, "num_experts_per_tok": 1, "hidden_act": "gelu"}),
         },
+        half_tolerance=ROUNDED,
         published={"mixtral-8x7b": ("MixtralForCausalLM", 46_702_792_704)},
     ),
     "qwen3_moe": llama_like(
@@ -27,6 +31,7 @@ FAMILIES = {
             "dense": ("Qwen3MoeModel", {"mlp_only_layers": [0, 1, 2]}),
         },
         unequal=("steps", "mixed"),
+        half_tolerance=ROUNDED,
         published={"qwen3-30b-a3b": ("Qwen3MoeForCausalLM", 30_532_122_624)},
     ),
     "gpt_oss": llama_like(
@@ -45,6 +50,7 @@ FAMILIES = {
                 },
             ),
         },
+        half_tolerance=ROUNDED,
         published={"gpt-oss-20b": ("GptOssForCausalLM", 20_914_757_184)},
     ),
 }
