@@ -20,7 +20,7 @@ from flaxmodels.models.clip import CLIPTextConfig, CLIPVisionModel
 from flaxmodels.models.siglip import SiglipModel
 
 BOTH = [case for case in HEADS if case.head in ("CLIPModel", "SiglipModel")]
-TOWERS = {"CLIPModel": ["CLIPTextModel", "CLIPVisionModel", "CLIPTextModelWithProjection"]}
+TOWERS = {"CLIPModel": ["CLIPTextModel", "CLIPVisionModel"]}
 TOWERS |= {"SiglipModel": ["SiglipTextModel", "SiglipVisionModel"]}
 VISION = next(case for case in HEADS if case.head == "CLIPVisionModel")
 
@@ -85,8 +85,9 @@ def test_images_of_other_sizes(case, model, reference, size):
         f"images of {size[0]}x{size[1]} pixels: the model's are 14x14. "
         "Resize them, or pass interpolate_pos_encoding=True."
     )
-    with pytest.raises(FlaxModelsError, match=f"^{re.escape(message)}$"):
+    with pytest.raises(FlaxModelsError) as error:
         model(**inputs)
+    assert str(error.value) == message
 
 
 def test_texts_without_a_mask_and_positions(case, model, reference):
@@ -95,9 +96,9 @@ def test_texts_without_a_mask_and_positions(case, model, reference):
     with torch.no_grad():
         theirs = reference(**to_torch(given))
     assert_same_outputs(model(**given), theirs, None)
-    message = "texts of 10 tokens: there are positions for 9. Truncate them."
-    with pytest.raises(FlaxModelsError, match=f"^{re.escape(message)}$"):
+    with pytest.raises(FlaxModelsError) as error:
         model(np.ones((1, 10), int), inputs["pixel_values"])
+    assert str(error.value) == "texts of 10 tokens: there are positions for 9. Truncate them."
 
 
 def test_towers_load_from_a_checkpoint_of_both(case, model, folder):
