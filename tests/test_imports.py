@@ -18,7 +18,7 @@ ROOMS = [
     {"flaxmodels.checkpoint", "flaxmodels.generation", "flaxmodels.sharding"},
     {"flaxmodels.pretrained"},
     {"flaxmodels.model"},
-    {"flaxmodels.encoder_decoder"},
+    {"flaxmodels.encoder_decoder", "flaxmodels.backbone"},
     {"flaxmodels.models"},
     {"flaxmodels.registry"},
     {"flaxmodels.live_torch"},
