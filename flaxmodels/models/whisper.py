@@ -16,7 +16,6 @@ from flaxmodels.encoder_decoder import EncoderDecoderBase, EncoderDecoderConfig,
 from flaxmodels.errors import FlaxModelsError
 from flaxmodels.generation import speech
 from flaxmodels.generation.config import GenerationConfig
-from flaxmodels.model import PreTrainedModel
 from flaxmodels.models.bart import BartAttention
 from flaxmodels.nn.activations import ACTIVATIONS, get_activation
 from flaxmodels.nn.augment import span_mask
@@ -318,7 +317,10 @@ class WhisperModel(WhisperPreTrainedModel, EncoderDecoderBase):
             decoder_attention_mask, decoder_position_ids, encoder_outputs, past_key_values: as in
                 `EncoderDecoderBase.forward`.
         """
-        options = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+        options: dict[str, Any] = {
+            "output_attentions": output_attentions,
+            "output_hidden_states": output_hidden_states,
+        }
         augment_key, encoder_key, decoder_key = split_key(dropout_rng, 3)
         if encoder_outputs is None and not (past_key_values is not None and past_key_values[0][1] is not None):
             if input_features is not None and self.config.apply_spec_augment and augment_key is not None:
@@ -442,13 +444,18 @@ class WhisperForCausalLM(WhisperPreTrainedModel):
 
     main_input_name = "input_ids"
     predicts_next_token = True
-    prepare_inputs_for_generation = PreTrainedModel.prepare_inputs_for_generation
 
     def build(self, config: WhisperConfig, policy: Policy):
-        self.config = config = self.config_class.from_dict(config.to_dict(), is_encoder_decoder=False)
+        self.config = config = WhisperConfig.from_dict(config.to_dict(), is_encoder_decoder=False)
         self.model = WhisperDecoderWrapper.part(config, policy)
         tied, init = config.tie_word_embeddings, normal(config.init_std)
         self.proj_out = vocabulary_projection(self.model.decoder.embed_tokens, policy, tied=tied, init=init)
+
+    def prepare_inputs_for_generation(
+        self, input_ids: jax.Array, attention_mask: jax.Array, position_ids: jax.Array, cache: Cache
+    ) -> dict[str, Any]:
+        """The inputs of `forward` for the next tokens. Positions count padding, as in transformers."""
+        return {"input_ids": input_ids, "attention_mask": attention_mask, "past_key_values": cache}
 
     def head(self, outputs, inputs, dropout_rng):
         return outputs.to(CausalLMOutput, logits=self.proj_out(outputs.last_hidden_state))
@@ -485,7 +492,7 @@ class WhisperForAudioClassification(WhisperPreTrainedModel):
                 `use_weighted_layer_sum`.
         """
         weighted = self.config.use_weighted_layer_sum
-        encoded = encoder_outputs
+        encoded: Any = encoder_outputs
         if encoded is None:
             encoded = self.encoder(
                 input_features,

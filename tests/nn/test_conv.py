@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from flaxmodels.errors import FlaxModelsError
 from flaxmodels.nn.conv import Conv1d, Conv2d, WeightNormConv1d, channels_last
 from flaxmodels.nn.module import initial_value, iter_leaves
 from flaxmodels.nn.policy import Policy
+from interop.ops import Op, chain_shapes, full_index, read_chain
 
 CASES = [
     (Conv1d, torch.nn.Conv1d, {"kernel_size": 3, "stride": 2, "padding": 1}),
@@ -25,6 +27,12 @@ CASES = [
 ]
 
 
+def moved(value: np.ndarray, ops: Sequence[Op]) -> np.ndarray:
+    """A tensor of torch in our layout."""
+    (shape,) = chain_shapes(ops, [value.shape])
+    return read_chain(ops, 0, full_index(shape), [value.shape], lambda _, index: value[index])
+
+
 @pytest.mark.parametrize(("ours", "theirs", "options"), CASES, ids=str)
 def test_a_convolution_is_that_of_torch(ours, theirs, options):
     torch.manual_seed(0)
@@ -32,9 +40,7 @@ def test_a_convolution_is_that_of_torch(ours, theirs, options):
     uses_bias = options.pop("bias", True)
     layer = ours(6, 12, options.pop("kernel_size"), Policy(), use_bias=uses_bias, init=zeros, **options)
     for leaf in iter_leaves(layer):
-        value = getattr(reference, leaf.torch.name).detach().numpy()
-        for op in leaf.torch.ops:
-            (value,) = op.forward([value])
+        value = moved(getattr(reference, leaf.torch.name).detach().numpy(), leaf.torch.ops)
         assert value.shape == leaf.variable.get_raw_value().shape
         leaf.variable.set_value(jnp.asarray(value))
     x = np.random.default_rng(0).normal(size=(2, 6, *(9, 13)[: len(layer.axes)])).astype(np.float32)
@@ -50,11 +56,8 @@ def test_a_normalised_convolution_is_that_of_torch():
     tensors = dict(reference.named_parameters())
     drawn = {leaf.path[-1]: initial_value(leaf, jax.random.key(0), leaf.paths) for leaf in iter_leaves(layer)}
     for leaf in iter_leaves(layer):
-        tensor = tensors.pop(leaf.torch.name).detach()
-        value = tensor.normal_().numpy()
-        for op in leaf.torch.ops:
-            (value,) = op.forward([value])
-        leaf.variable.set_value(jnp.asarray(value))
+        tensor = tensors.pop(leaf.torch.name).detach().normal_()
+        leaf.variable.set_value(jnp.asarray(moved(tensor.numpy(), leaf.torch.ops)))
     assert not tensors
     x = np.random.default_rng(0).normal(size=(2, 6, 9)).astype(np.float32)
     with torch.no_grad():
