@@ -183,17 +183,20 @@ class T5FeedForward(Module):
     """Two dense layers with an activation between them, which may be a gate."""
 
     def __init__(self, config: T5Config, policy: Policy):
-        activation, self.gated = config.feed_forward
+        activation, gated = config.feed_forward
+        self.names = "wi_0 wi_1" if gated else "wi"
         self.activation, self.dropout_rate = get_activation(activation), config.dropout_rate
         init = normal(config.initializer_factor * config.d_model**-0.5)
-        for name in ("wi_0", "wi_1") if self.gated else ("wi",):
+        for name in self.names.split():
             setattr(self, name, Linear(config.d_model, config.d_ff, policy, use_bias=False, init=init))
         init = normal(config.initializer_factor * config.d_ff**-0.5)
         self.wo = Linear(config.d_ff, config.d_model, policy, use_bias=False, init=init)
 
     def __call__(self, hidden_states, dropout_rng):
-        inner = self.activation((self.wi_0 if self.gated else self.wi)(hidden_states))
-        inner = inner * self.wi_1(hidden_states) if self.gated else inner
+        first, *gate = (getattr(self, name) for name in self.names.split())
+        inner = self.activation(first(hidden_states))
+        for layer in gate:
+            inner = inner * layer(hidden_states)
         return self.wo(dropout(inner, self.dropout_rate, dropout_rng))
 
 
@@ -418,7 +421,7 @@ T5PreTrainedModel.base_class, T5PreTrainedModel.encoder_class = T5Model, T5Encod
 class _T5WithHead(T5Model):
     """Encoder and decoder with a head beside them: in checkpoints there is no base model inside."""
 
-    forward = EncoderDecoderModel.forward
+    forward = EncoderDecoderModel.forward  # type: ignore[assignment]
 
     @property
     def features(self):

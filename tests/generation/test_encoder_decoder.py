@@ -57,8 +57,9 @@ def test_answers_equal_torch(pair, settings):
 
 def test_a_text_can_begin_with_given_tokens(pair):
     model, reference = pair
-    first = model.config.decoder_start_token_id
-    batch = sources(model) | {"decoder_input_ids": np.array([[first, 4], [first, 5], [first, 6]])}
+    starts = (model.config.decoder_start_token_id, model.config.bos_token_id)
+    start = next(token for token in starts if token is not None)  # transformers adds it where it is not given
+    batch = sources(model) | {"decoder_input_ids": np.array([[start, 4], [start, 5], [start, 6]])}
     expected = torch_sequences(reference, batch, max_new_tokens=NEW)
     np.testing.assert_array_equal(model.generate(**batch, max_new_tokens=NEW).sequences, expected)
 
