@@ -61,8 +61,8 @@ def test_rows_end_at_any_of_several_tokens(pair):
     np.testing.assert_array_equal(model.generate(**batch, max_new_tokens=NEW, eos_token_id=ends).sequences, expected)
 
 
-def test_one_row_ends_with_its_token(pair):
-    model, reference = pair
+def test_one_row_ends_with_its_token(llamas):
+    model, reference = llamas
     batch = prompts(model, rows=1)
     end = int(torch_sequences(reference, batch, max_new_tokens=NEW)[0, 10])
     expected = torch_sequences(reference, batch, max_new_tokens=NEW, eos_token_id=end)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from generation.pairs import GENERATIVE, LLAMA, make_pair, prompts, torch_sequences
 from generation.test_generate import chi_square
-from models.tiny_configs import CASES
+from models.tiny_configs import CASES, HEADS
 
 from flaxmodels.generation import loop
 from flaxmodels.models.llama import LlamaForCausalLM
@@ -28,7 +28,7 @@ def llama(llamas):
     return llamas[0]
 
 
-@pytest.fixture(scope="module", params=GENERATIVE, ids=str)
+@pytest.fixture(scope="module", params=[case for case in GENERATIVE if case in HEADS], ids=str)
 def pair(request, tmp_path_factory):
     return make_pair(request.param, tmp_path_factory.mktemp("torch"))
 

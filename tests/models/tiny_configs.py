@@ -58,3 +58,9 @@ def _is_inherited(case: Case) -> bool:
 
 DISTINCT = [case for case in CASES if not _is_inherited(case)]
 """All but heads of another family on the layers of this one: for tests that compile much."""
+
+FIRSTS = [next(case for case in HEADS if case.family is family) for family in FAMILIES.values()]
+"""One class of each family: for tests of what is the same for all."""
+
+LAYERS = FIRSTS + [case for case in CASES if case not in HEADS]
+"""One class of each family and every variant: for tests of layers, whatever head is on them."""
