@@ -186,8 +186,11 @@ class T5FeedForward(Module):
         activation, self.gated = config.feed_forward
         self.activation, self.dropout_rate = get_activation(activation), config.dropout_rate
         init = normal(config.initializer_factor * config.d_model**-0.5)
-        for name in ("wi_0", "wi_1") if self.gated else ("wi",):
-            setattr(self, name, Linear(config.d_model, config.d_ff, policy, use_bias=False, init=init))
+        if self.gated:
+            self.wi_0 = Linear(config.d_model, config.d_ff, policy, use_bias=False, init=init)
+            self.wi_1 = Linear(config.d_model, config.d_ff, policy, use_bias=False, init=init)
+        else:
+            self.wi = Linear(config.d_model, config.d_ff, policy, use_bias=False, init=init)
         init = normal(config.initializer_factor * config.d_ff**-0.5)
         self.wo = Linear(config.d_ff, config.d_model, policy, use_bias=False, init=init)
 
@@ -418,7 +421,7 @@ T5PreTrainedModel.base_class, T5PreTrainedModel.encoder_class = T5Model, T5Encod
 class _T5WithHead(T5Model):
     """Encoder and decoder with a head beside them: in checkpoints there is no base model inside."""
 
-    forward = EncoderDecoderModel.forward
+    forward: Any = EncoderDecoderModel.forward
 
     @property
     def features(self):
