@@ -41,8 +41,9 @@ def plain_config(config: dict[str, Any]) -> dict[str, Any]:
 
 def _is_packed(blocks: Header, scales: Header | None) -> bool:
     *sizes, bytes_a_block = blocks.shape or (0,)
-    is_whole = scales is not None and (tuple(sizes), len(sizes), bytes_a_block) == (scales.shape, 3, _BLOCK // 2)
-    return is_whole and blocks.dtype == scales.dtype == np.uint8
+    if scales is None or (tuple(sizes), len(sizes), bytes_a_block) != (scales.shape, 3, _BLOCK // 2):
+        return False
+    return blocks.dtype == scales.dtype == np.uint8
 
 
 class _Dequantised:

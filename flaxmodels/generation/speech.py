@@ -88,8 +88,8 @@ def _forced(settings: GenerationConfig) -> list[int | None]:
 
 
 def _language_ids(settings: GenerationConfig, batch: int) -> list[int]:
-    several = isinstance(settings.language, list | tuple)
-    languages = list(settings.language) if several else [settings.language] * batch
+    given = settings.language or ()
+    languages = [given] * batch if isinstance(given, str) else list(given)
     if len(languages) != batch:
         raise FlaxModelsError(f"language: expected one text, or one for each of {batch} rows, got {len(languages)}")
     return [_language_id(settings, language) for language in languages]

@@ -5,6 +5,7 @@ Parameter names and numerics follow the reference implementation in transformers
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -326,12 +327,12 @@ class GPT2DoubleHeadsModel(GPT2LMHeadModel):
         last = outputs.last_hidden_state
         scores = self.multiple_choice_head(last, inputs.get("mc_token_ids"), dropout_rng)
         scores = scores[..., 0] if scores.shape[-1] == 1 else scores
-        return outputs.to(DoubleHeadsOutput, logits=self.lm_head(last), mc_logits=scores)
+        return outputs.to(DoubleHeadsOutput, logits=self.get_output_embeddings()(last), mc_logits=scores)
 
-    def _inputs(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    def _inputs(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         others = {name: value for name, value in kwargs.items() if name != "mc_token_ids"}
         chosen = kwargs.get("mc_token_ids")
-        return super()._inputs(args, others) | ({} if chosen is None else {"mc_token_ids": chosen})
+        return super()._inputs(function, args, others) | ({} if chosen is None else {"mc_token_ids": chosen})
 
 
 class GPT2ForSequenceClassification(GPT2PreTrainedModel):

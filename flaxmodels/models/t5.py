@@ -421,7 +421,7 @@ T5PreTrainedModel.base_class, T5PreTrainedModel.encoder_class = T5Model, T5Encod
 class _T5WithHead(T5Model):
     """Encoder and decoder with a head beside them: in checkpoints there is no base model inside."""
 
-    forward = EncoderDecoderModel.forward  # type: ignore[assignment]
+    forward: Any = EncoderDecoderModel.forward
 
     @property
     def features(self):

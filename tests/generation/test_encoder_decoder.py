@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from generation.pairs import make_pair, torch_sequences
+from models.comparisons import assert_close
 from models.tiny_configs import CASES
 
 CONDITIONAL = [case for case in CASES if case.ours.can_generate() and hasattr(case.ours, "encode")]
@@ -73,7 +74,7 @@ def test_decoding_with_a_cache_equals_the_full_forward_pass(pair):
     outputs = model(**batch, decoder_input_ids=found.sequences[:, :-1], output_hidden_states=True)
     np.testing.assert_array_equal(outputs.logits.argmax(-1)[:, start - 1 :], found.sequences[:, start:])
     last = np.concatenate([step[-1] for step in found.hidden_states], axis=1)
-    np.testing.assert_allclose(last, outputs.decoder_hidden_states[-1], rtol=1e-4, atol=1e-5)
+    assert_close(last, outputs.decoder_hidden_states[-1], 1e-5)
 
 
 def test_an_answer_is_streamed(pair):
@@ -90,4 +91,4 @@ def test_an_encoding_serves_further_passes(pair):
     encoded = model.encode(**batch)
     whole = model(**batch, decoder_input_ids=ids).logits
     given = model(attention_mask=batch["attention_mask"], decoder_input_ids=ids, encoder_outputs=encoded).logits
-    np.testing.assert_allclose(given, whole, rtol=1e-5, atol=1e-6)
+    assert_close(given, whole, 1e-5)
