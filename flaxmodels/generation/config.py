@@ -106,7 +106,7 @@ class GenerationConfig:
             of pairs of both.
         logit_bias: from ids to what is added to their scores.
         forced_bos_token_id, forced_eos_token_id: the ids behind the first token of the text, and of its last one.
-        forced_decoder_ids: pairs of a place in the text and the id that stands there.
+        forced_decoder_ids: pairs of a place in the text and the id that stands there, `None` for any.
         suppress_tokens, begin_suppress_tokens: ids that never come, or not as the first of the answer.
         language: that is spoken, as "english", "en" or "<|en|>", or one for each row; found out if not given. This and
             what follows is of Whisper.
@@ -369,6 +369,8 @@ def _is_texts(value: Any) -> bool:
 
 def _is_pairs_of_ids(value: Any) -> bool:
     """Pairs of a place and a token, or `None` for any token."""
+    if not isinstance(value, list | tuple):
+        return False
     try:
         return all(_is_count(place) and (token is None or _is_count(token)) for place, token in value)
     except (TypeError, ValueError):

@@ -63,7 +63,7 @@ def processing(settings: GenerationConfig, vocab_size: int, prompt_len: int, has
         is_second = prompt_len == 1 and settings.forced_bos_token_id is not None
         values["begin_suppress_tokens"] = (np.int32(is_second), ids(tokens))
     if settings.return_timestamps and (quiet := settings.no_timestamps_token_id) is not None:
-        end = (*settings.eos_token_ids, settings.bos_token_id or 0)[0]
+        end = next(token for token in (*settings.eos_token_ids, settings.bos_token_id, quiet) if token is not None)
         latest = settings.max_initial_timestamp_index
         latest = vocab_size if latest is None else quiet + 1 + latest
         values["return_timestamps"] = (np.int32(quiet), np.int32(end), np.int32(latest))

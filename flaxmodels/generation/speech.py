@@ -47,7 +47,7 @@ def _first_tokens(settings: GenerationConfig, batch: int, detect: Callable[[], n
     rows: list[list[int | None]] = [list(first) for _ in range(batch)]
     languages = None
     if settings.language is not None:
-        languages = _language_ids(settings, batch)
+        languages = _language_ids(settings, settings.language, batch)
     elif settings.lang_to_id and (len(first) == 1 or first[1] is None):
         languages = detect()
     if languages is not None:
@@ -87,12 +87,11 @@ def _forced(settings: GenerationConfig) -> list[int | None]:
     return [token for _, token in pairs]
 
 
-def _language_ids(settings: GenerationConfig, batch: int) -> list[int]:
-    given = settings.language or ()
-    languages = [given] * batch if isinstance(given, str) else list(given)
+def _language_ids(settings: GenerationConfig, language: str | list[str], batch: int) -> list[int]:
+    languages = [language] * batch if isinstance(language, str) else list(language)
     if len(languages) != batch:
         raise FlaxModelsError(f"language: expected one text, or one for each of {batch} rows, got {len(languages)}")
-    return [_language_id(settings, language) for language in languages]
+    return [_language_id(settings, each) for each in languages]
 
 
 def _language_id(settings: GenerationConfig, language: str) -> int:

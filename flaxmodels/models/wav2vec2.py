@@ -147,7 +147,8 @@ class ChannelNorm(LayerNorm):
         y = x.astype(jnp.float32)
         y = y - y.mean(1, keepdims=True)
         y = y * jax.lax.rsqrt(jnp.square(y).mean(1, keepdims=True) + self.epsilon)
-        assert self.scale is not None and self.bias is not None
+        assert self.scale is not None
+        assert self.bias is not None
         return (y * self.scale[...][None, None] + self.bias[...][None, None]).astype(x.dtype)
 
 

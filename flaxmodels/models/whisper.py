@@ -5,7 +5,6 @@ Parameter names and numerics follow the reference implementation in transformers
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -168,7 +167,7 @@ class WhisperLayer(Module):
         return BlockOutput(hidden_states, None if cache is None else (own, crossed), weights, cross_weights)
 
 
-def sinusoids(key: jax.Array, shape: Sequence[int], dtype: Any = None, out_sharding: Any = None) -> jax.Array:
+def sinusoids(key: jax.Array, shape: Any, dtype: Any = None, out_sharding: Any = None) -> jax.Array:
     """Positions `[length, features]`: sines, then cosines, of wavelengths from 2 pi to 10000 * 2 pi."""
     length, half = shape[0], shape[1] // 2
     turns = np.arange(length)[:, None] * np.exp(-np.log(10000) / max(half - 1, 1) * np.arange(half))[None]

@@ -178,10 +178,20 @@ def test_something_else_is_no_configuration():
 # ---- refused settings
 
 
+OF_SPEECH = {
+    *("language", "task", "is_multilingual", "lang_to_id", "task_to_id", "prompt_ids", "prev_sot_token_id"),
+    *("return_timestamps", "no_timestamps_token_id", "max_initial_timestamp_index", "return_token_timestamps"),
+    *("return_segments", "condition_on_prev_tokens", "prompt_condition_type", "compression_ratio_threshold"),
+    *("logprob_threshold", "no_speech_threshold", "alignment_heads", "force_unique_generate_call"),
+    "median_filter_width",
+}
+"""What transformers reads of Whisper's files and calls, though its own class does not name it."""
+
+
 def test_every_setting_of_transformers_has_its_place():
     theirs = {name for name in vars(transformers.GenerationConfig()) if not name.startswith("_")}
     places = [IMPLEMENTED, set(NOT_IMPLEMENTED), WITHOUT_EFFECT]
-    ours = {"frequency_penalty", "presence_penalty", "logit_bias", "forced_decoder_ids"}
+    ours = {"frequency_penalty", "presence_penalty", "logit_bias", "forced_decoder_ids"} | OF_SPEECH
     assert set.union(*places) == theirs | ours
     assert sum(map(len, places)) == len(theirs | ours)
 
@@ -332,7 +342,7 @@ KINDS = {
     ),
     "a list of pairs of a place and a token id": (
         ("forced_decoder_ids",),
-        [1, [1], [[1]], [[1, 2, 3]], [[1, None]], [[1, -2]], {1: 2}],
+        [1, [1], [[1]], [[1, 2, 3]], [[None, 1]], [[1, -2]], {1: 2}],
     ),
     "an integer of at least 0 and a number above 0": (
         ("exponential_decay_length_penalty",),

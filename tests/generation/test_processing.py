@@ -62,11 +62,19 @@ GIVEN = [
     ({"forced_bos_token_id": 0}, np.int32(0)),
     ({"forced_eos_token_id": 0}, ids(0)),
     ({"forced_eos_token_id": [9, 49]}, ids(9, 49)),
-    ({"forced_decoder_ids": [[1, 8], (4, 0)]}, np.stack([ids(1, 4), ids(8, 0)], -1)),
+    ({"forced_decoder_ids": [[1, 8], [2, None], (4, 0)]}, np.stack([ids(1, 4), ids(8, 0)], -1)),
     ({"remove_invalid_values": True}, np.bool_(True)),
     ({"exponential_decay_length_penalty": [3, 1.25]} | ENDS, (np.int32(3), np.float32(1.25), ids(4, 9))),
     ({"suppress_tokens": [0, 3]}, ids(0, 3)),
     ({"begin_suppress_tokens": [0, 3]}, (np.int32(0), ids(0, 3))),
+    (
+        {"return_timestamps": True, "no_timestamps_token_id": 20, "max_initial_timestamp_index": 3} | ENDS,
+        (np.int32(20), np.int32(4), np.int32(24)),
+    ),
+    (
+        {"return_timestamps": True, "no_timestamps_token_id": 20, "bos_token_id": 5},
+        (np.int32(20), np.int32(5), np.int32(VOCAB)),
+    ),
     ({"logit_bias": {7: 1, "8": -2.5}}, (ids(7, 8), numbers(1, -2.5))),
     ({"renormalize_logits": True}, np.bool_(True)),
     ({"temperature": 2} | SAMPLE, np.float32(2)),
@@ -127,6 +135,7 @@ NEUTRAL = {
     "forced_bos_token_id": [],
     "forced_eos_token_id": [],
     "forced_decoder_ids": [[]],
+    "return_timestamps": [False, True],  # there are no tokens of time
     "remove_invalid_values": [False],
     "exponential_decay_length_penalty": [],
     "suppress_tokens": [[], np.array([], int)],
@@ -256,7 +265,7 @@ LISTS = {
 
 def test_every_list_is_filled():
     lists = {name for name, value in GenerationConfig.__annotations__.items() if "list" in value or "dict" in value}
-    assert lists | {"sequence_bias"} == LISTS.keys() | {"stop_strings"}
+    assert lists | {"sequence_bias"} == LISTS.keys() | {"stop_strings", "language"}
 
 
 @pytest.mark.parametrize("name", LISTS)
