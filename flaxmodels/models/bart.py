@@ -14,8 +14,7 @@ from jax.nn.initializers import normal, zeros
 
 from flaxmodels.encoder_decoder import DecoderAlone, EncoderDecoderBase, EncoderDecoderConfig, EncoderDecoderModel
 from flaxmodels.nn.activations import ACTIVATIONS, get_activation
-from flaxmodels.nn.attention import dot_product_attention, merge_heads, split_heads
-from flaxmodels.nn.cache import Cache, CrossCache, self_attention_cache
+from flaxmodels.nn.cache import Cache, self_attention_cache
 from flaxmodels.nn.dropout import dropout, layer_dropout, split_key
 from flaxmodels.nn.heads import ClassificationHead, last_chosen, span_logits
 from flaxmodels.nn.linear import (
@@ -29,6 +28,7 @@ from flaxmodels.nn.linear import (
 )
 from flaxmodels.nn.masks import decoder_mask, padding_mask
 from flaxmodels.nn.module import Module, TorchLeaf, param
+from flaxmodels.nn.multihead import MultiHeadAttention
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
 from flaxmodels.nn.stack import BlockOutput, Stack
@@ -95,61 +95,37 @@ class BartConfig(EncoderDecoderConfig):
         return True
 
 
-class BartAttention(Module):
-    """Attention of the hidden states to themselves, to a cache, or to `memory` (an encoder's hidden states)."""
-
-    def __init__(self, config: BartConfig, policy: Policy, heads: int):
-        self.heads, self.implementation = heads, policy.attn_implementation
-        self.dropout_rate = config.attention_dropout
-        init = normal(config.init_std)
-        self.k_proj = Linear(config.d_model, config.d_model, policy, init=init)
-        self.v_proj = Linear(config.d_model, config.d_model, policy, init=init)
-        self.q_proj = Linear(config.d_model, config.d_model, policy, init=init)
-        self.out_proj = Linear(config.d_model, config.d_model, policy, init=init)
-
-    def __call__(self, hidden_states, mask, *, memory=None, cache=None, output_attentions=False, dropout_rng=None):
-        query = split_heads(self.q_proj(hidden_states), self.heads)
-        if isinstance(cache, CrossCache):
-            key, value = cache.key.astype(query.dtype), cache.value.astype(query.dtype)
-        else:
-            source = hidden_states if memory is None else memory
-            key, value = (split_heads(layer(source), self.heads) for layer in (self.k_proj, self.v_proj))
-            if memory is not None:
-                cache = CrossCache(key, value)
-            elif cache is not None:
-                cache, key, value = cache.extend(key, value)
-        mixed, weights = dot_product_attention(
-            query,
-            key,
-            value,
-            mask,
-            implementation=self.implementation,
-            return_weights=output_attentions,
-            dropout_rate=self.dropout_rate,
-            dropout_rng=dropout_rng,
-        )
-        return self.out_proj(merge_heads(mixed)), weights, cache
-
-
 class BartLayer(Module):
     """A layer of the encoder, or of the decoder, which also attends to the encoder's output.
 
     Norms follow each part, or come before it if `pre_norm`.
     """
 
-    def __init__(self, config: BartConfig, policy: Policy, *, crosses: bool, pre_norm: bool):
+    key_bias: ClassVar[bool] = True
+    """Whether the projections of keys have one."""
+
+    def __init__(self, config: Any, policy: Policy, *, crosses: bool, pre_norm: bool):
         self.pre_norm = pre_norm
         self.dropout_rate, self.activation_dropout = config.dropout, config.activation_dropout
         self.layerdrop = config.decoder_layerdrop if crosses else config.encoder_layerdrop
         self.activation = get_activation(config.activation_function)
         heads = config.decoder_attention_heads if crosses else config.encoder_attention_heads
         inner = config.decoder_ffn_dim if crosses else config.encoder_ffn_dim
-        self.self_attn = BartAttention(config, policy, heads)
+        init = normal(config.init_std)
+        attention = partial(
+            MultiHeadAttention,
+            config.d_model,
+            heads,
+            policy,
+            dropout_rate=config.attention_dropout,
+            key_bias=self.key_bias,
+            init=init,
+        )
+        self.self_attn = attention()
         self.self_attn_layer_norm = LayerNorm(config.d_model, policy, epsilon=1e-5)
         if crosses:
-            self.encoder_attn = BartAttention(config, policy, heads)
+            self.encoder_attn = attention()
             self.encoder_attn_layer_norm = LayerNorm(config.d_model, policy, epsilon=1e-5)
-        init = normal(config.init_std)
         self.fc1 = Linear(config.d_model, inner, policy, init=init)
         self.fc2 = Linear(inner, config.d_model, policy, init=init)
         self.final_layer_norm = LayerNorm(config.d_model, policy, epsilon=1e-5)

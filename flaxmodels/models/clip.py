@@ -16,12 +16,12 @@ from flaxmodels.config import PreTrainedConfig
 from flaxmodels.errors import FlaxModelsError
 from flaxmodels.model import PreTrainedModel, called_like_forward
 from flaxmodels.nn.activations import ACTIVATIONS, get_activation
-from flaxmodels.nn.attention import dot_product_attention, merge_heads, split_heads
 from flaxmodels.nn.conv import Conv2d, channels_last
 from flaxmodels.nn.dropout import split_key
 from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, matmul
 from flaxmodels.nn.masks import decoder_mask
 from flaxmodels.nn.module import Module, param
+from flaxmodels.nn.multihead import MultiHeadAttention
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
 from flaxmodels.nn.resize import resize_bicubic
@@ -151,32 +151,6 @@ def block_inits(config: CLIPTextConfig | CLIPVisionConfig) -> BlockInits:
     return BlockInits(narrow, normal(width**-0.5 * factor), normal((2 * width) ** -0.5 * factor), narrow)
 
 
-class CLIPAttention(Module):
-    def __init__(self, config: TowerConfig, policy: Policy, inits: BlockInits):
-        width = config.hidden_size
-        self.heads, self.dropout_rate = config.num_attention_heads, config.attention_dropout
-        self.implementation = policy.attn_implementation
-        self.k_proj = Linear(width, width, policy, init=inits.qkv)
-        self.v_proj = Linear(width, width, policy, init=inits.qkv)
-        self.q_proj = Linear(width, width, policy, init=inits.qkv)
-        self.out_proj = Linear(width, width, policy, init=inits.out)
-
-    def __call__(self, hidden_states, mask, output_attentions, dropout_rng):
-        projections = (self.q_proj, self.k_proj, self.v_proj)
-        query, key, value = (split_heads(layer(hidden_states), self.heads) for layer in projections)
-        mixed, weights = dot_product_attention(
-            query,
-            key,
-            value,
-            mask,
-            implementation=self.implementation,
-            return_weights=output_attentions,
-            dropout_rate=self.dropout_rate,
-            dropout_rng=dropout_rng,
-        )
-        return self.out_proj(merge_heads(mixed)), weights
-
-
 class CLIPMLP(Module):
     def __init__(self, config: TowerConfig, policy: Policy, inits: BlockInits):
         self.activation = get_activation(config.hidden_act)
@@ -189,7 +163,14 @@ class CLIPMLP(Module):
 
 class CLIPEncoderLayer(Module):
     def __init__(self, config: TowerConfig, policy: Policy, inits: BlockInits):
-        self.self_attn = CLIPAttention(config, policy, inits)
+        self.self_attn = MultiHeadAttention(
+            config.hidden_size,
+            config.num_attention_heads,
+            policy,
+            dropout_rate=config.attention_dropout,
+            init=inits.qkv,
+            out_init=inits.out,
+        )
         self.layer_norm1 = LayerNorm(config.hidden_size, policy, epsilon=config.layer_norm_eps)
         self.mlp = CLIPMLP(config, policy, inits)
         self.layer_norm2 = LayerNorm(config.hidden_size, policy, epsilon=config.layer_norm_eps)
@@ -203,7 +184,8 @@ class CLIPEncoderLayer(Module):
         output_attentions: bool = False,
         dropout_rng: jax.Array | None = None,
     ) -> BlockOutput:
-        mixed, weights = self.self_attn(self.layer_norm1(hidden_states), mask, output_attentions, dropout_rng)
+        options = {"output_attentions": output_attentions, "dropout_rng": dropout_rng}
+        mixed, weights, _ = self.self_attn(self.layer_norm1(hidden_states), mask, **options)
         hidden_states = hidden_states + mixed
         return BlockOutput(hidden_states + self.mlp(self.layer_norm2(hidden_states)), cache, weights)
 

@@ -17,12 +17,12 @@ from flaxmodels.models.gpt2 import (
     GPT2PreTrainedModel,
 )
 from flaxmodels.nn.activations import ACTIVATIONS, get_activation
-from flaxmodels.nn.attention import cached_attention, split_heads
 from flaxmodels.nn.cache import Cache, LayerCache, self_attention_cache
 from flaxmodels.nn.dropout import dropout, layer_dropout, split_key
 from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, embed
 from flaxmodels.nn.masks import decoder_mask, token_positions
 from flaxmodels.nn.module import Module
+from flaxmodels.nn.multihead import MultiHeadAttention
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
 from flaxmodels.nn.stack import BlockOutput, Stack
@@ -80,33 +80,6 @@ class OPTConfig(PreTrainedConfig):
         return LayerNorm(self.hidden_size, policy, epsilon=1e-5, affine=self.layer_norm_elementwise_affine)
 
 
-class OPTAttention(Module):
-    def __init__(self, config: OPTConfig, policy: Policy):
-        self.heads, self.implementation = config.num_attention_heads, policy.attn_implementation
-        self.dropout_rate, hidden = config.attention_dropout, config.hidden_size
-        kwargs = {"use_bias": config.enable_bias, "init": normal(config.init_std)}
-        self.k_proj = Linear(hidden, hidden, policy, **kwargs)
-        self.v_proj = Linear(hidden, hidden, policy, **kwargs)
-        self.q_proj = Linear(hidden, hidden, policy, **kwargs)
-        self.out_proj = Linear(hidden, hidden, policy, **kwargs)
-
-    def __call__(self, hidden_states, mask, cache, output_attentions, dropout_rng):
-        layers = (self.q_proj, self.k_proj, self.v_proj)
-        query, key, value = (split_heads(layer(hidden_states), self.heads) for layer in layers)
-        mixed, weights, cache = cached_attention(
-            query,
-            key,
-            value,
-            mask,
-            cache,
-            implementation=self.implementation,
-            return_weights=output_attentions,
-            dropout_rate=self.dropout_rate,
-            dropout_rng=dropout_rng,
-        )
-        return self.out_proj(mixed), weights, cache
-
-
 class OPTDecoderLayer(Module):
     """Attention and MLP, each with a norm before it, or behind its residual (OPT 350M)."""
 
@@ -114,7 +87,8 @@ class OPTDecoderLayer(Module):
         self.norms_before, self.activation = config.do_layer_norm_before, get_activation(config.activation_function)
         self.dropout_rate, self.layerdrop = config.dropout, config.layerdrop
         kwargs = {"use_bias": config.enable_bias, "init": normal(config.init_std)}
-        self.self_attn = OPTAttention(config, policy)
+        rate, heads = config.attention_dropout, config.num_attention_heads
+        self.self_attn = MultiHeadAttention(config.hidden_size, heads, policy, dropout_rate=rate, **kwargs)
         self.self_attn_layer_norm = config.norm(policy)
         self.fc1 = Linear(config.hidden_size, config.ffn_dim, policy, **kwargs)
         self.fc2 = Linear(config.ffn_dim, config.hidden_size, policy, **kwargs)
@@ -131,7 +105,8 @@ class OPTDecoderLayer(Module):
     ) -> BlockOutput:
         keys, given = split_key(dropout_rng, 4), hidden_states
         normed = self.self_attn_layer_norm(hidden_states) if self.norms_before else hidden_states
-        mixed, weights, cache = self.self_attn(normed, mask, cache, output_attentions, keys[0])
+        options = {"cache": cache, "output_attentions": output_attentions, "dropout_rng": keys[0]}
+        mixed, weights, cache = self.self_attn(normed, mask, **options)
         hidden_states = hidden_states + dropout(mixed, self.dropout_rate, keys[1])
         normed = (self.final_layer_norm if self.norms_before else self.self_attn_layer_norm)(hidden_states)
         hidden_states = hidden_states if self.norms_before else normed

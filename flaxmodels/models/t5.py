@@ -14,8 +14,8 @@ from jax.nn.initializers import normal
 from flaxmodels.encoder_decoder import EncoderDecoderBase, EncoderDecoderConfig, EncoderDecoderModel
 from flaxmodels.errors import FlaxModelsError
 from flaxmodels.nn.activations import ACTIVATIONS, get_activation
-from flaxmodels.nn.attention import dot_product_attention, merge_heads, split_heads
-from flaxmodels.nn.cache import Cache, CrossCache, LayerCache, self_attention_cache
+from flaxmodels.nn.attention import dot_product_attention, keys_and_values, merge_heads, split_heads
+from flaxmodels.nn.cache import Cache, LayerCache, self_attention_cache
 from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.heads import ClassificationHead, last_chosen, span_logits
 from flaxmodels.nn.linear import Embedding, Linear, RMSNorm, TiedLinear, embed, vocabulary_projection
@@ -151,21 +151,16 @@ class T5Attention(Module):
         self.v = Linear(config.d_model, inner, policy, use_bias=False, init=near)
         self.o = Linear(inner, config.d_model, policy, use_bias=False, init=normal(factor * inner**-0.5))
 
+    def project(self, source):
+        """Keys and values."""
+        return (split_heads(layer(source), self.heads) for layer in (self.k, self.v))
+
     def __call__(
         self, hidden_states, mask, *, bias=None, memory=None, cache=None, output_attentions=False, dropout_rng=None
     ):
-        query = split_heads(self.q(hidden_states), self.heads)
-        if isinstance(cache, CrossCache):
-            key, value = cache.key.astype(query.dtype), cache.value.astype(query.dtype)
-        else:
-            source = hidden_states if memory is None else memory
-            key, value = (split_heads(layer(source), self.heads) for layer in (self.k, self.v))
-            if memory is not None:
-                cache = CrossCache(key, value)
-            elif cache is not None:
-                cache, key, value = cache.extend(key, value)
+        key, value, cache = keys_and_values(self.project, hidden_states, memory, cache)
         mixed, weights = dot_product_attention(
-            query,
+            split_heads(self.q(hidden_states), self.heads),
             key,
             value,
             mask,

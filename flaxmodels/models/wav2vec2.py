@@ -16,7 +16,6 @@ from flaxmodels.config import PreTrainedConfig
 from flaxmodels.errors import ConfigError
 from flaxmodels.model import PreTrainedModel
 from flaxmodels.nn.activations import ACTIVATIONS, get_activation
-from flaxmodels.nn.attention import cached_attention, split_heads
 from flaxmodels.nn.augment import span_mask
 from flaxmodels.nn.conv import Conv1d, WeightNormConv1d
 from flaxmodels.nn.dropout import dropout, layer_dropout, split_key
@@ -24,6 +23,7 @@ from flaxmodels.nn.heads import weighted_layers
 from flaxmodels.nn.linear import LayerNorm, Linear
 from flaxmodels.nn.masks import padding_mask
 from flaxmodels.nn.module import Module, ModuleList, param
+from flaxmodels.nn.multihead import MultiHeadAttention
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
 from flaxmodels.nn.stack import BlockOutput, Stack, StackOutput
@@ -223,33 +223,6 @@ class Wav2Vec2PositionalConvEmbedding(Module):
         return self.activation(positions[:, :-1] if self.is_even else positions)
 
 
-class Wav2Vec2Attention(Module):
-    def __init__(self, config: Wav2Vec2Config, policy: Policy):
-        size, init = config.hidden_size, normal(config.initializer_range)
-        self.heads, self.dropout_rate = config.num_attention_heads, config.attention_dropout
-        self.implementation = policy.attn_implementation
-        self.k_proj = Linear(size, size, policy, init=init)
-        self.v_proj = Linear(size, size, policy, init=init)
-        self.q_proj = Linear(size, size, policy, init=init)
-        self.out_proj = Linear(size, size, policy, init=init)
-
-    def __call__(self, hidden_states, mask, output_attentions, dropout_rng):
-        projections = (self.q_proj, self.k_proj, self.v_proj)
-        query, key, value = (split_heads(layer(hidden_states), self.heads) for layer in projections)
-        mixed, weights, _ = cached_attention(
-            query,
-            key,
-            value,
-            mask,
-            None,
-            implementation=self.implementation,
-            return_weights=output_attentions,
-            dropout_rate=self.dropout_rate,
-            dropout_rng=dropout_rng,
-        )
-        return self.out_proj(mixed), weights
-
-
 class Wav2Vec2FeedForward(Module):
     def __init__(self, config: Wav2Vec2Config, policy: Policy):
         init = normal(config.initializer_range)
@@ -283,7 +256,13 @@ class Wav2Vec2EncoderLayer(Module):
     def __init__(self, config: Wav2Vec2Config, policy: Policy):
         self.stable = config.do_stable_layer_norm
         self.dropout_rate, self.layerdrop = config.hidden_dropout, config.layerdrop
-        self.attention = Wav2Vec2Attention(config, policy)
+        self.attention = MultiHeadAttention(
+            config.hidden_size,
+            config.num_attention_heads,
+            policy,
+            dropout_rate=config.attention_dropout,
+            init=normal(config.initializer_range),
+        )
         self.layer_norm = LayerNorm(config.hidden_size, policy, epsilon=config.layer_norm_eps)
         self.feed_forward = Wav2Vec2FeedForward(config, policy)
         self.final_layer_norm = LayerNorm(config.hidden_size, policy, epsilon=config.layer_norm_eps)
@@ -301,7 +280,8 @@ class Wav2Vec2EncoderLayer(Module):
     ) -> BlockOutput:
         keys, before = split_key(dropout_rng, 4), hidden_states
         normed = self.layer_norm(hidden_states) if self.stable else hidden_states
-        mixed, weights = self.attention(normed, mask, output_attentions, keys[0])
+        options = {"output_attentions": output_attentions, "dropout_rng": keys[0]}
+        mixed, weights, _ = self.attention(normed, mask, **options)
         hidden_states = hidden_states + dropout(mixed, self.dropout_rate, keys[1])
         if self.stable:
             hidden_states = hidden_states + self.feed_forward(self.final_layer_norm(hidden_states), keys[2])

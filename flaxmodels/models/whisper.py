@@ -16,12 +16,12 @@ from flaxmodels.encoder_decoder import EncoderDecoderBase, EncoderDecoderConfig,
 from flaxmodels.errors import FlaxModelsError
 from flaxmodels.generation import speech
 from flaxmodels.generation.config import GenerationConfig
-from flaxmodels.models.bart import BartAttention
+from flaxmodels.models.bart import BartLayer
 from flaxmodels.nn.activations import ACTIVATIONS, get_activation
 from flaxmodels.nn.augment import span_mask
 from flaxmodels.nn.cache import Cache, self_attention_cache
 from flaxmodels.nn.conv import Conv1d
-from flaxmodels.nn.dropout import dropout, layer_dropout, split_key
+from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.functional import Params
 from flaxmodels.nn.heads import weighted_layers
 from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, TiedLinear, embed, vocabulary_projection
@@ -29,7 +29,7 @@ from flaxmodels.nn.masks import decoder_mask
 from flaxmodels.nn.module import Module, param
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
-from flaxmodels.nn.stack import BlockOutput, Stack
+from flaxmodels.nn.stack import Stack
 from flaxmodels.outputs import (
     BaseModelOutput,
     CausalLMOutput,
@@ -105,66 +105,13 @@ class WhisperConfig(EncoderDecoderConfig):
         return found
 
 
-class WhisperAttention(BartAttention):
-    """BART's attention, in which keys have no bias."""
+class WhisperLayer(BartLayer):
+    """BART's layer with a norm before each part, and no bias of keys."""
 
-    def __init__(self, config: WhisperConfig, policy: Policy, heads: int):
-        super().__init__(config, policy, heads)  # type: ignore[arg-type]
-        self.k_proj = Linear(config.d_model, config.d_model, policy, use_bias=False, init=normal(config.init_std))
-
-
-class WhisperLayer(Module):
-    """A layer of the encoder, or of the decoder, which also attends to the encoder's output if there is one."""
+    key_bias = False
 
     def __init__(self, config: WhisperConfig, policy: Policy, *, crosses: bool):
-        self.dropout_rate, self.activation_dropout = config.dropout, config.activation_dropout
-        self.layerdrop = config.decoder_layerdrop if crosses else config.encoder_layerdrop
-        self.activation = get_activation(config.activation_function)
-        heads = config.decoder_attention_heads if crosses else config.encoder_attention_heads
-        inner = config.decoder_ffn_dim if crosses else config.encoder_ffn_dim
-        self.self_attn = WhisperAttention(config, policy, heads)
-        self.self_attn_layer_norm = LayerNorm(config.d_model, policy, epsilon=1e-5)
-        if crosses:
-            self.encoder_attn = WhisperAttention(config, policy, heads)
-            self.encoder_attn_layer_norm = LayerNorm(config.d_model, policy, epsilon=1e-5)
-        init = normal(config.init_std)
-        self.fc1 = Linear(config.d_model, inner, policy, init=init)
-        self.fc2 = Linear(inner, config.d_model, policy, init=init)
-        self.final_layer_norm = LayerNorm(config.d_model, policy, epsilon=1e-5)
-
-    def __call__(
-        self,
-        hidden_states: jax.Array,
-        *,
-        mask: jax.Array | None = None,
-        memory: jax.Array | None = None,
-        cache: tuple | None = None,
-        output_attentions: bool = False,
-        dropout_rng: jax.Array | None = None,
-    ) -> BlockOutput:
-        keys = split_key(dropout_rng, 7)
-        own, crossed = (None, None) if cache is None else cache
-        options, before = {"output_attentions": output_attentions}, hidden_states
-        mixed, weights, own = self.self_attn(
-            self.self_attn_layer_norm(hidden_states), mask, cache=own, dropout_rng=keys[0], **options
-        )
-        hidden_states = hidden_states + dropout(mixed, self.dropout_rate, keys[1])
-        cross_weights = None
-        if memory is not None or crossed is not None:
-            mixed, cross_weights, crossed = self.encoder_attn(
-                self.encoder_attn_layer_norm(hidden_states),
-                None,
-                memory=memory,
-                cache=crossed,
-                dropout_rng=keys[2],
-                **options,
-            )
-            hidden_states = hidden_states + dropout(mixed, self.dropout_rate, keys[3])
-        inner = self.activation(self.fc1(self.final_layer_norm(hidden_states)))
-        inner = self.fc2(dropout(inner, self.activation_dropout, keys[4]))
-        hidden_states = hidden_states + dropout(inner, self.dropout_rate, keys[5])
-        hidden_states = layer_dropout(before, hidden_states, self.layerdrop, keys[6])
-        return BlockOutput(hidden_states, None if cache is None else (own, crossed), weights, cross_weights)
+        super().__init__(config, policy, crosses=crosses, pre_norm=True)
 
 
 def sinusoids(key: jax.Array, shape: Any, dtype: Any = None, out_sharding: Any = None) -> jax.Array:
@@ -203,6 +150,7 @@ class WhisperEncoder(Module):
         outputs = self.layers(
             dropout(sound + positions[None], self.dropout_rate, keys[0]),
             dropout_rng=keys[1],
+            mask=None,
             output_hidden_states=output_hidden_states,
             output_attentions=output_attentions,
         )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from flaxmodels.nn.cache import CrossCache
 from flaxmodels.nn.dropout import dropout
 from flaxmodels.nn.flash import flash_attention
 
@@ -81,6 +83,29 @@ def cached_attention(
         cache, key, value = cache.extend(key, value)
     mixed, weights = dot_product_attention(query, key, value, mask, **options)
     return merge_heads(mixed), weights, cache
+
+
+def keys_and_values(
+    project: Callable[[jax.Array], Iterable[jax.Array]], hidden_states: jax.Array, memory: jax.Array | None, cache: Any
+) -> tuple[jax.Array, jax.Array, Any]:
+    """What queries look at: their own hidden states and what a cache holds of earlier ones, or an encoder's output.
+
+    Args:
+        project: keys and values, each `[batch, len, kv_heads, head_dim]`, of hidden states.
+        memory: the encoder's output; `None` for self-attention.
+        cache: a `LayerCache`; for `memory` a `CrossCache`, which has its keys and values already; or `None`.
+
+    Returns:
+        Keys, values, and the cache with them.
+    """
+    if isinstance(cache, CrossCache):
+        return cache.key.astype(hidden_states.dtype), cache.value.astype(hidden_states.dtype), cache
+    key, value = project(hidden_states if memory is None else memory)
+    if memory is not None:
+        return key, value, CrossCache(key, value)
+    if cache is not None:
+        cache, key, value = cache.extend(key, value)
+    return key, value, cache
 
 
 def _einsum_is_faster(query: jax.Array) -> bool:
