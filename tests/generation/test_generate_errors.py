@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from flaxmodels.errors import ConfigError, FlaxModelsError
-from flaxmodels.generation import call
+from flaxmodels.generation import plan
 from flaxmodels.generation.config import GenerationConfig
 from flaxmodels.generation.prompt import decoder_prompt, encoder_inputs
 from flaxmodels.models.bart import BartForConditionalGeneration
@@ -174,7 +174,7 @@ def test_padding_takes_no_positions(bert):
 
 
 def test_computed_positions_go_on_with_one_warning(model, caplog):
-    call._warn_once.cache_clear()
+    plan._warn_once.cache_clear()
     with caplog.at_level(logging.WARNING, "flaxmodels"):
         for _ in range(2):
             assert model.generate(PROMPT, max_new_tokens=13, eos_token_id=None).sequences.shape == (2, 16)
