@@ -11,7 +11,7 @@ from models.tiny_configs import HEADS
 from models.torch_reference import inputs_for, torch_model
 
 from flaxmodels.errors import CheckpointMismatch, FlaxModelsError
-from flaxmodels.nn.dropout import drop_layer
+from flaxmodels.nn.dropout import layer_dropout
 
 CASES = {case.head: case for case in HEADS}
 
@@ -41,9 +41,9 @@ def test_dropped_layers_leave_the_embeddings():
     states = model(**inputs).encoder_hidden_states
     assert all((state == states[0]).all() for state in states)
     one, none = np.ones(3), np.zeros(3)
-    drawn = [drop_layer(none, one, 0.25, key)[0] for key in jax.random.split(jax.random.key(1), 200)]
+    drawn = [layer_dropout(none, one, 0.25, key)[0] for key in jax.random.split(jax.random.key(1), 200)]
     assert 0.65 < np.mean(drawn) < 0.85
-    assert drop_layer(none, one, 0.25, None) is one
+    assert layer_dropout(none, one, 0.25, None) is one
 
 
 def test_fixed_positions_are_computed_where_a_file_lacks_them():

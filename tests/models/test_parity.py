@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from models.tiny_configs import CASES, LAYERS
+from models.tiny_configs import CASES, FIRSTS
 from models.torch_reference import assert_same_outputs, everything, inputs_for, to_torch
 
 
@@ -21,7 +21,7 @@ def test_outputs_hidden_states_and_attentions(case, model, reference):
     assert_same_outputs(model(**inputs, **wanted), theirs, inputs.get("attention_mask"))
 
 
-@pytest.mark.parametrize("case", LAYERS, ids=str, indirect=True)
+@pytest.mark.parametrize("case", FIRSTS, ids=str, indirect=True)
 def test_fused_attention(case, model, reference):
     inputs = inputs_for(case, embedded=True)
     with torch.no_grad():

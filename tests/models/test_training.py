@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 import torch
 from models.comparisons import assert_close
-from models.tiny_configs import DISTINCT, HEADS
+from models.tiny_configs import DISTINCT, FIRSTS, HEADS
 from models.torch_reference import at_tokens, flat_outputs, inputs_for, to_torch, torch_state
 
 from flaxmodels.errors import FlaxModelsError
 from flaxmodels.nn.dropout import dropout
+
+
+PREDICTING = [case for case in HEADS if "LM" in case.head and case not in FIRSTS]
 
 
 @pytest.fixture(scope="module", params=[case for case in DISTINCT if case in HEADS], ids=str)
@@ -42,6 +45,7 @@ def test_gradients_are_those_of_torch(case, model, reference):
         np.testing.assert_allclose(ours[name], theirs, rtol=1e-4, atol=1e-5 * scale, err_msg=name)
 
 
+@pytest.mark.parametrize("case", FIRSTS, ids=str, indirect=True)
 def test_dropout_depends_on_its_key_alone(case, model):
     if not case.family.has_dropout:
         pytest.skip("nothing is dropped")
@@ -68,6 +72,7 @@ def test_dropout_keeps_the_mean():
     assert abs(dropped.mean() - 3.0) < 0.1
 
 
+@pytest.mark.parametrize("case", FIRSTS + PREDICTING, ids=str, indirect=True)
 def test_half_precision_is_close(case, model, folder):
     inputs = inputs_for(case)
     half = case.ours.from_pretrained(folder, torch_dtype="bfloat16")

@@ -11,7 +11,7 @@ import pytest
 
 from flaxmodels.errors import FlaxModelsError
 from flaxmodels.nn.augment import span_mask
-from flaxmodels.nn.dropout import drop_layer
+from flaxmodels.nn.dropout import layer_dropout
 
 
 def runs(row: np.ndarray) -> list[int]:
@@ -48,6 +48,6 @@ def test_spans_longer_than_the_row_are_refused():
 
 def test_layers_are_dropped_at_their_rate():
     before, after = jnp.zeros(()), jnp.ones(())
-    assert drop_layer(before, after, 0.5, None) == drop_layer(before, after, 0.0, jax.random.key(0)) == 1
-    kept = jax.vmap(lambda key: drop_layer(before, after, 0.3, key))(jax.random.split(jax.random.key(0), 2000))
+    assert layer_dropout(before, after, 0.5, None) == layer_dropout(before, after, 0.0, jax.random.key(0)) == 1
+    kept = jax.vmap(lambda key: layer_dropout(before, after, 0.3, key))(jax.random.split(jax.random.key(0), 2000))
     assert abs(kept.mean() - 0.7) < 0.03
