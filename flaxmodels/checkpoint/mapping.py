@@ -23,8 +23,9 @@ def wanted(model) -> Wanted:
         older = [leaf.names_in_torch(name) for name in leaf.torch.legacy_names]
         tied = tuple(alias for alias, first in aliases.items() if first is leaf)
         for name, *others in zip(leaf.torch_names, *older, strict=True):
-            elsewhere = _replaced(name, model.other_names)
-            alternatives[name] = (*others, *((elsewhere,) if elsewhere != name else ()), *tied)
+            known = (name, *others, *tied)
+            every = (each for one in known for each in (one, _replaced(one, model.other_names)))
+            alternatives[name] = tuple(dict.fromkeys(each for each in every if each != name))
     rules = tuple(
         Rule(leaf.torch_names, (leaf.name,), leaf.assembly(leaf.torch.ops, len(leaf.torch.names))) for leaf in leaves
     )

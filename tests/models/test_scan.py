@@ -12,6 +12,9 @@ from flaxmodels.checkpoint.mapping import wanted
 from flaxmodels.errors import ConfigError
 
 MIXED = [case for case in CASES if case.name.rpartition("-")[2] in case.family.unequal]
+KINDS = ("Albert", "Bert", "Llama", "Mixtral", "ModernBert", "T5", "ViT", "Whisper")
+STACKS = [case for case in FIRSTS if case.head.removesuffix("Model") in KINDS]
+"""One of each kind of stack."""
 EQUAL = [case for case in LAYERS if case not in MIXED]
 
 
@@ -44,7 +47,7 @@ def test_scanned_and_unrolled_draw_the_same_parameters(case):
         np.testing.assert_array_equal(unrolled[name], scanned[name])
 
 
-@pytest.mark.parametrize("case", FIRSTS, ids=str, indirect=True)
+@pytest.mark.parametrize("case", STACKS, ids=str, indirect=True)
 def test_rematerialised_gradients_are_the_same(case, folder, model):
     inputs = inputs_for(case)
 

@@ -16,7 +16,6 @@ from models.torch_reference import at_tokens, flat_outputs, inputs_for, to_torch
 from flaxmodels.errors import FlaxModelsError
 from flaxmodels.nn.dropout import dropout
 
-
 PREDICTING = [case for case in HEADS if "LM" in case.head and case not in FIRSTS]
 
 
