@@ -75,6 +75,7 @@ FAMILIES = {
         },
         older_names={"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"},
         useless=("embeddings.position_ids",),
+        published={"bert-base-uncased": ("BertModel", 109_482_240)},
     ),
     "distilbert": Family(
         module="flaxmodels.models.distilbert",
@@ -99,6 +100,7 @@ FAMILIES = {
         },
         decoders=(),
         variants={"untied": ("DistilBertForMaskedLM", {"tie_word_embeddings": False, "activation": "relu"})},
+        published={"distilbert-base-uncased": ("DistilBertModel", 66_362_880)},
     ),
     "albert": Family(
         module="flaxmodels.models.albert",
@@ -129,9 +131,14 @@ FAMILIES = {
         },
         decoders=(),
         variants={"one-group": ("AlbertForMaskedLM", {"num_hidden_groups": 1, "hidden_act": "gelu"})},
+        published={"albert-base-v2": ("AlbertModel", 11_683_584)},
     ),
-    "roberta": roberta_like("Roberta", "flaxmodels.models.roberta"),
-    "xlm-roberta": roberta_like("XLMRoberta", "flaxmodels.models.xlm_roberta"),
+    "roberta": roberta_like(
+        "Roberta", "flaxmodels.models.roberta", published={"roberta-base": ("RobertaModel", 124_645_632)}
+    ),
+    "xlm-roberta": roberta_like(
+        "XLMRoberta", "flaxmodels.models.xlm_roberta", published={"xlm-roberta-base": ("XLMRobertaModel", 278_043_648)}
+    ),
     "roberta-prelayernorm": roberta_like(
         "RobertaPreLayerNorm",
         "flaxmodels.models.roberta_prelayernorm",

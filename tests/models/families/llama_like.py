@@ -126,11 +126,13 @@ FAMILIES = {
             ),
         },
         useless=("layers.0.self_attn.rotary_emb.inv_freq",),
+        published={"llama-3.1-8b": ("LlamaForCausalLM", 8_030_261_248)},
     ),
     "mistral": llama_like(
         "Mistral",
         {"sliding_window": 3},
         variants={"no-window": ("MistralForCausalLM", {"sliding_window": None, "tie_word_embeddings": True})},
+        published={"mistral-7b-v0.1": ("MistralForCausalLM", 7_241_732_096)},
     ),
     "qwen2": llama_like(
         "Qwen2",
@@ -138,14 +140,21 @@ FAMILIES = {
         variants={
             "windows": ("Qwen2ForCausalLM", {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1})
         },
+        published={"qwen2.5-0.5b": ("Qwen2ForCausalLM", 494_032_768)},
     ),
-    "qwen3": llama_like("Qwen3", {}, variants={"biased": ("Qwen3ForCausalLM", {"attention_bias": True})}),
+    "qwen3": llama_like(
+        "Qwen3",
+        {},
+        variants={"biased": ("Qwen3ForCausalLM", {"attention_bias": True})},
+        published={"qwen3-0.6b": ("Qwen3ForCausalLM", 596_049_920)},
+    ),
     "smollm3": llama_like(
         "SmolLM3",
         {"head_dim": None, "no_rope_layer_interval": 2},
         variants={"windows": ("SmolLM3ForCausalLM", {"use_sliding_window": True, "sliding_window": 3})},
+        published={"smollm3-3b": ("SmolLM3ForCausalLM", 3_075_098_624)},
     ),
-    "gemma": llama_like("Gemma", {}, heads=3),
+    "gemma": llama_like("Gemma", {}, heads=3, published={"gemma-2b": ("GemmaForCausalLM", 2_506_172_416)}),
     "gemma2": llama_like(
         "Gemma2",
         {
@@ -156,6 +165,7 @@ FAMILIES = {
         },
         heads=3,
         half_tolerance=8e-2,
+        published={"gemma-2-2b": ("Gemma2ForCausalLM", 2_614_341_888)},
     ),
     "gemma3_text": llama_like(
         "Gemma3",
@@ -163,12 +173,16 @@ FAMILIES = {
         | {"num_hidden_layers": 4},
         heads={"Gemma3TextModel": {}, "Gemma3ForCausalLM": {}, "Gemma3TextForSequenceClassification": {}},
         half_tolerance=8e-2,
+        published={"gemma-3-1b": ("Gemma3ForCausalLM", 999_885_952)},
     ),
     "phi3": llama_like(
         "Phi3",
         {"head_dim": None, "hidden_size": 48, "resid_pdrop": 0.2, "sliding_window": 5}
         | {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 0.5}},
         heads=3,
+        published={"phi-3-mini-4k-instruct": ("Phi3ForCausalLM", 3_821_079_552)},
     ),
-    "olmo2": llama_like("Olmo2", {"head_dim": None}, heads=2),
+    "olmo2": llama_like(
+        "Olmo2", {"head_dim": None}, heads=2, published={"olmo-2-1124-7b": ("Olmo2ForCausalLM", 7_298_617_344)}
+    ),
 }
