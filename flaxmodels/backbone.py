@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flaxmodels.config import PreTrainedConfig
 
 
@@ -26,25 +28,27 @@ class BackboneConfig(PreTrainedConfig):
         return self.stage_names or ["stem", *(f"stage{number + 1}" for number in range(self.stage_count))]
 
     @property
-    def chosen_stages(self) -> list[int]:
+    def chosen_stages(self) -> tuple[int, ...]:
         """The numbers of those that are asked for, in order."""
         if self.out_features is not None:
-            return [self.stages.index(name) for name in self.out_features]
-        return [number % len(self.stages) for number in self.out_indices or [-1]]
+            return tuple(self.stages.index(name) for name in self.out_features)
+        return tuple(number % len(self.stages) for number in self.out_indices or [-1])
 
     def problems(self) -> list[str]:
-        return super().problems() + self._wrong_stages()
+        stages, found = self.stages, super().problems()
+        if unknown := set(self.out_features or ()) - set(stages):
+            return [*found, f"out_features={sorted(unknown)}: expected names among {stages}"]
+        if not all(-len(stages) <= number < len(stages) for number in self.out_indices or ()):
+            return [*found, f"out_indices={self.out_indices}: there are {len(stages)} stages"]
+        chosen = self.chosen_stages
+        if list(chosen) != sorted(set(chosen)):
+            found.append(f"out_features or out_indices, stages {list(chosen)}: expected each once, in ascending order")
+        named = tuple(number % len(stages) for number in self.out_indices or ())
+        if None not in (self.out_features, self.out_indices) and named != chosen:
+            found.append(f"out_features={self.out_features} and out_indices={self.out_indices} differ")
+        return found
 
-    def _wrong_stages(self) -> list[str]:
-        known = ", ".join(self.stages)
-        if unknown := [name for name in self.out_features or () if name not in self.stages]:
-            return [f"out_features={unknown}: expected some of {known}"]
-        count = len(self.stages)
-        if beyond := [number for number in self.out_indices or () if not -count <= number < count]:
-            return [f"out_indices={beyond}: expected numbers below {count}"]
-        named = [self.stages[number % count] for number in self.out_indices or ()]
-        if self.out_features is not None and self.out_indices is not None and named != self.out_features:
-            return [f"out_features={self.out_features} and out_indices={self.out_indices} name different stages"]
-        if self.chosen_stages != sorted(set(self.chosen_stages)):
-            return [f"out_features and out_indices must be in the order of the stages: {known}"]
-        return []
+    def to_dict(self) -> dict[str, Any]:
+        """As for all, with the names of the stages where the field is not left out."""
+        values = super().to_dict()
+        return values | ({"stage_names": self.stages} if "stage_names" in values else {})

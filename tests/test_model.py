@@ -321,11 +321,13 @@ def test_counts_are_those_of_torch(head):
     reference, model = torch_model(head), head.ours.abstract(dict(head.values))
     named = dict(reference.named_parameters())
     stored = {name for name, _ in reference.named_parameters(remove_duplicate=False)}
-    buffers = sum(tensor.numel() for name, tensor in reference.state_dict().items() if name not in stored)
+    # Ours are trained where transformers has buffers, but for running statistics.
+    others = {name: tensor for name, tensor in reference.state_dict().items() if name not in stored}
+    buffers = sum(tensor.numel() for name, tensor in others.items() if "running" not in name and "num_b" not in name)
     # transformers finds an embedding by the name under which a tied parameter comes first.
     try:
         table = reference.get_input_embeddings().weight
-    except NotImplementedError:  # models of sound have none
+    except (NotImplementedError, AttributeError):  # models of sound and images have none
         table = None
     found = any(value is table and not name.startswith("lm_head") for name, value in named.items())
     for exclude in (False, True) if found else (False,):
@@ -334,9 +336,10 @@ def test_counts_are_those_of_torch(head):
             frozen = sum(each.numel() for each in named.values() if not each.requires_grad and not exclude)
             expected = reference.num_parameters(trainable, exclude) + buffers + frozen * trainable
             assert model.num_parameters(trainable, exclude) == expected
-    assert model.get_memory_footprint() == reference.get_memory_footprint(return_buffers=False) + 4 * buffers
+    size = model.get_memory_footprint(return_buffers=False)
+    assert size == reference.get_memory_footprint(return_buffers=False) + 4 * buffers
     half = head.ours.abstract(dict(head.values), param_dtype="float16")
-    assert half.get_memory_footprint() == model.get_memory_footprint() // 2
+    assert half.get_memory_footprint(return_buffers=False) == size // 2
 
 
 def test_a_state_dict_is_taken_or_refused_whole(llama):

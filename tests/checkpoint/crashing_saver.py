@@ -80,7 +80,7 @@ def serve(config: dict) -> None:
         if child := os.fork():
             print(outcome(child, moment), flush=True)
         else:
-            signal.alarm(60)
+            signal.alarm(300)
             if isinstance(moment, int):
                 kill_at(moment)
             save(folder, way, model)

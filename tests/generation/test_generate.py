@@ -79,7 +79,7 @@ def test_padding_is_inferred_from_the_pad_token(pair):
 def test_decoding_with_a_cache_equals_the_full_forward_pass(pair):
     model, _ = pair
     ids = prompts(model, rows=1)["input_ids"]
-    sequences = model.generate(ids, max_new_tokens=NEW).sequences
+    sequences = model.generate(ids, max_new_tokens=NEW, forced_eos_token_id=None).sequences
     likeliest = model(sequences[:, :-1]).logits.argmax(-1)
     np.testing.assert_array_equal(sequences[:, 7:], likeliest[:, 6:])
 

@@ -145,4 +145,5 @@ def test_statistics_are_variables_of_their_own(model):
 def test_stages_that_do_not_exist_are_refused():
     with pytest.raises(ConfigError) as error:
         ResNetForImageClassification.config_class(out_features=["stage9"], hidden_act="magic")
-    assert "out_features=['stage9']: expected some of stem, stage1, stage2, stage3, stage4" in str(error.value)
+    stages = "['stem', 'stage1', 'stage2', 'stage3', 'stage4']"
+    assert f"out_features=['stage9']: expected names among {stages}" in str(error.value)
