@@ -77,14 +77,17 @@ def serve(config: dict) -> None:
             save(folder, way, model)
     for line in sys.stdin:
         folder, way, moment = json.loads(line)
-        if child := os.fork():
-            print(outcome(child, moment), flush=True)
-        else:
-            signal.alarm(300)
+        status = int(signal.SIGALRM)
+        while status == signal.SIGALRM:  # jax has threads, and a fork that finds one in a lock waits for ever
+            if child := os.fork():
+                status = outcome(child, moment)
+                continue
+            signal.alarm(20)
             if isinstance(moment, int):
                 kill_at(moment)
             save(folder, way, model)
             os._exit(0)
+        print(status, flush=True)
 
 
 if __name__ == "__main__":
