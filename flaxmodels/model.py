@@ -23,7 +23,7 @@ from flaxmodels.nn.dropout import split_key
 from flaxmodels.nn.functional import Params, check_keys, flatten, functional, nest
 from flaxmodels.nn.linear import Embedding
 from flaxmodels.nn.module import Module, initial_value, split_shared
-from flaxmodels.nn.policy import DEFAULT_EXPERTS, Policy, to_dtype
+from flaxmodels.nn.policy import Policy, to_dtype
 from flaxmodels.outputs import ModelOutput
 from flaxmodels.pretrained import from_pretrained, load_state_dict, save_pretrained, state_dict
 
@@ -93,7 +93,7 @@ class PreTrainedModel(Module):
         *,
         param_dtype: Any = "float32",
         attn_implementation: str = "sdpa",
-        experts_implementation: str = DEFAULT_EXPERTS,
+        experts_implementation: str | None = None,
         scan_layers: bool = False,
         remat: str | None = None,
         policy: Policy | None = None,

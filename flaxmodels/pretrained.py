@@ -24,7 +24,7 @@ from flaxmodels.files.resolve import CONFIG_NAME, NOWHERE, Location, Weights, re
 from flaxmodels.generation.config import GENERATION_CONFIG_NAME, GenerationConfig
 from flaxmodels.nn.functional import Params, functional, nest
 from flaxmodels.nn.module import split_shared
-from flaxmodels.nn.policy import DEFAULT_EXPERTS, Policy, to_dtype
+from flaxmodels.nn.policy import Policy, to_dtype
 from flaxmodels.sharding.rules import Rules, shardings
 from interop import torch_bridge
 from interop.source import Source
@@ -40,7 +40,7 @@ def from_pretrained(
     param_dtype: Any = None,
     torch_dtype: Any = None,
     attn_implementation: str = "sdpa",
-    experts_implementation: str = DEFAULT_EXPERTS,
+    experts_implementation: str | None = None,
     scan_layers: bool = False,
     remat: str | None = None,
     device_mesh: Mesh | None = None,

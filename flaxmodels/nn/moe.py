@@ -174,7 +174,7 @@ class Experts(Module):
         use_bias: bool = False,
         init: Initializer,
     ):
-        self.dtype, self.implementation = policy.dtype, policy.experts_implementation
+        self.dtype, self.implementation = policy.dtype, str(policy.experts_implementation)
         self.activation = get_activation(activation)
         self.gate_up_proj = param((experts, hidden, 2 * inner), policy.param_dtype, init)
         self.down_proj = param((experts, inner, hidden), policy.param_dtype, init)

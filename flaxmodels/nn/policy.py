@@ -13,7 +13,6 @@ from flaxmodels.errors import ConfigError
 
 ATTENTION_IMPLEMENTATIONS = ("eager", "sdpa", "flash")
 EXPERTS_IMPLEMENTATIONS = ("eager", "batched", "grouped")
-DEFAULT_EXPERTS = "grouped"
 FLOAT32 = np.dtype("float32")
 FLOAT_DTYPES = ("float32", "bfloat16", "float16", "float64")
 
@@ -43,7 +42,8 @@ class Policy:
             time does not grow with depth. Unrolled blocks decode faster.
         remat: forget activations inside each block and compute them again in the backward pass: "full", or the name
             of a policy of `jax.checkpoint_policies`.
-        experts_implementation: of a mixture of experts, as in `flaxmodels.nn.moe.mix_experts`.
+        experts_implementation: of a mixture of experts, as in `flaxmodels.nn.moe.mix_experts`. By default "grouped",
+            but "eager" on a CPU, where it is several times as fast.
     """
 
     dtype: np.dtype = FLOAT32
@@ -51,9 +51,12 @@ class Policy:
     attn_implementation: str = "sdpa"
     scan_layers: bool = False
     remat: str | None = None
-    experts_implementation: str = DEFAULT_EXPERTS
+    experts_implementation: str | None = None
 
     def __post_init__(self):
+        if self.experts_implementation is None:
+            fastest = "eager" if jax.default_backend() == "cpu" else "grouped"
+            object.__setattr__(self, "experts_implementation", fastest)
         object.__setattr__(self, "dtype", to_dtype(self.dtype))
         object.__setattr__(self, "param_dtype", to_dtype(self.param_dtype))
         choices = {
