@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
+import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,7 @@ from flax import nnx, traverse_util
 from flax.core import freeze
 from flax.training.train_state import TrainState
 from models.comparisons import same_params
-from models.tiny_configs import HEADS
+from models.tiny_configs import FIRSTS, HEADS
 from models.torch_reference import torch_model
 
 from flaxmodels.errors import CheckpointMismatch, ConfigError, FlaxModelsError
@@ -29,7 +31,10 @@ from flaxmodels.models.bert import (
     BertModel,
 )
 from flaxmodels.models.llama import LlamaForCausalLM, LlamaModel
-from flaxmodels.nn.linear import Embedding
+from flaxmodels.nn.linear import Embedding, Linear
+from flaxmodels.nn.module import split_shared
+from flaxmodels.nn.moe import Router
+from flaxmodels.sharding.rules import tensor_parallel
 
 BERT, LLAMA = (next(dict(case.values) for case in HEADS if case.head == head) for head in ("BertModel", "LlamaModel"))
 BATCH = {"input_ids": np.arange(8).reshape(2, 4), "attention_mask": np.array([[1, 1, 1, 1], [1, 1, 1, 0]])}
@@ -340,6 +345,31 @@ def test_counts_are_those_of_torch(head):
     assert size == reference.get_memory_footprint(return_buffers=False) + 4 * buffers
     half = head.ours.abstract(dict(head.values), param_dtype="float16")
     assert half.get_memory_footprint(return_buffers=False) == size // 2
+
+
+@pytest.mark.parametrize("case", FIRSTS, ids=str)
+def test_input_embeddings_are_found_and_replaced(case):
+    model, other = (case.ours.abstract(dict(case.values)) for _ in range(2))
+    if case.head in ("ResNetModel", "ConvNextModel", "Wav2Vec2Model"):
+        for call in (model.get_input_embeddings, partial(model.set_input_embeddings, None)):
+            with pytest.raises(NotImplementedError, match=f"^{case.head} has no input embeddings$"):
+                call()
+        return
+    new = other.get_input_embeddings()
+    model.set_input_embeddings(new)
+    assert model.get_input_embeddings() is new
+    assert new in [module for _, module in nnx.iter_modules(model)]
+
+
+@pytest.mark.parametrize("case", [case for case in HEADS if case in FIRSTS or "CausalLM" in case.head], ids=str)
+def test_tensor_parallelism_divides_every_dense_layer_but_routers(case):
+    """Those of the layers, and projections to the vocabulary; convolutional networks have no plan."""
+    rules = tensor_parallel(case.ours.tp_plan, "model")
+    leaves = split_shared(case.ours.abstract(dict(case.values)))[0]
+    dense = [leaf.name for leaf in leaves if isinstance(leaf.owner, Linear) and not isinstance(leaf.owner, Router)]
+    kernels = [name for name in dense if re.search(r"/\d+/.*kernel$|^(lm_head|embed_out|proj_out)/kernel$", name)]
+    whole = [name for name in kernels if not any(re.search(rule, name) for rule, _ in rules)]
+    assert whole == (kernels if case.head in ("ResNetModel", "ConvNextModel") else [])
 
 
 def test_a_state_dict_is_taken_or_refused_whole(llama):

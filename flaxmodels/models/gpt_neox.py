@@ -23,7 +23,7 @@ from flaxmodels.nn.attention import cached_attention, split_heads
 from flaxmodels.nn.cache import Cache, LayerCache, self_attention_cache
 from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, embed
-from flaxmodels.nn.masks import decoder_mask
+from flaxmodels.nn.masks import decoder_mask, new_places
 from flaxmodels.nn.module import Module
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
@@ -155,13 +155,15 @@ class GPTNeoXPreTrainedModel(GPT2PreTrainedModel):
     base_model_prefix = "gpt_neox"
     ignored_names = (r"\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)$",)
     tp_plan = {
-        "(query_key_value|dense_h_to_4h|lm_head)": COLUMN,
+        "(query_key_value|dense_h_to_4h|embed_out)": COLUMN,
         "(attention/dense|dense_4h_to_h|embed_in)": ROW,
     }
 
 
 class GPTNeoXModel(GPTNeoXPreTrainedModel):
     """The decoder without a head."""
+
+    input_embeddings = "embed_in"
 
     def build(self, config: GPTNeoXConfig, policy: Policy):
         init = normal(config.initializer_range)
@@ -193,7 +195,7 @@ class GPTNeoXModel(GPTNeoXPreTrainedModel):
         q_len = words.shape[1]
         cache = None if past_key_values is None else self_attention_cache(past_key_values)
         if position_ids is None:
-            position_ids = jnp.arange(q_len)[None] + (0 if cache is None else cache.length)
+            position_ids = new_places(q_len, cache)[None]
         keys = split_key(dropout_rng, 2)
         outputs = self.layers(
             dropout(words, self.config.hidden_dropout, keys[0]),
@@ -205,12 +207,6 @@ class GPTNeoXModel(GPTNeoXPreTrainedModel):
             rope=rope_tables(self.config.rope, position_ids),
         )
         return BaseModelOutput(**outputs.normed(self.final_layer_norm)._asdict())
-
-    def get_input_embeddings(self) -> Embedding:
-        return self.embed_in
-
-    def set_input_embeddings(self, value: Embedding) -> None:
-        self.embed_in = value
 
 
 GPTNeoXPreTrainedModel.base_class = GPTNeoXModel
