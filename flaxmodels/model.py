@@ -59,6 +59,7 @@ class PreTrainedModel(Module):
         base_model_prefix: name of the base model inside a model with a head, and in checkpoints of such models.
         flax_prefix: name of the only module that the retired Flax class of transformers had, with all else in it.
         main_input_name: name of the first input.
+        input_embeddings: where a base model has the module that embeds the input, its attributes joined by ".".
         tp_plan: how tensor parallelism divides the layers, as `flaxmodels.sharding.rules.tensor_parallel` reads it.
         predicts_next_token: whether `generate` works; set by models with a head for causal language modelling.
         ignored_names: regular expressions for tensors that torch checkpoints have and that are not parameters.
@@ -74,6 +75,7 @@ class PreTrainedModel(Module):
     flax_prefix: ClassVar[str] = ""
     tp_plan: ClassVar[Mapping[str, str]] = {}
     main_input_name: ClassVar[str] = "input_ids"
+    input_embeddings: ClassVar[str] = ""
     ignored_names: ClassVar[tuple[str, ...]] = ()
     other_names: ClassVar[Mapping[str, str]] = {}
     unsaved_names: ClassVar[tuple[str, ...]] = ()
@@ -364,12 +366,24 @@ class PreTrainedModel(Module):
         return sum(int(np.prod(shape.shape)) * shape.dtype.itemsize for shape in counted.values())
 
     def get_input_embeddings(self) -> Any:
-        """The module that embeds the input."""
-        return self.base_model.get_input_embeddings()
+        """The module that embeds the input; `NotImplementedError` if none does."""
+        owner, name = self._input_embeddings()
+        return getattr(owner, name)
 
     def set_input_embeddings(self, value: Any) -> None:
         """Put another module in the place of the one that embeds the input."""
-        self.base_model.set_input_embeddings(value)
+        owner, name = self._input_embeddings()
+        setattr(owner, name, value)
+
+    def _input_embeddings(self) -> tuple[Any, str]:
+        """The module that holds them, and their name in it."""
+        owner: Any = self.base_model
+        *path, name = owner.input_embeddings.split(".")
+        if not name:
+            raise NotImplementedError(f"{type(self).__name__} has no input embeddings")
+        for part in path:
+            owner = getattr(owner, part)
+        return owner, name
 
     def get_output_embeddings(self) -> Any:
         """The module that projects to the vocabulary, or `None`."""

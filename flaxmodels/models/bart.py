@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 from jax.nn.initializers import normal, zeros
 
 from flaxmodels.encoder_decoder import DecoderAlone, EncoderDecoderBase, EncoderDecoderConfig, EncoderDecoderModel
@@ -26,7 +25,7 @@ from flaxmodels.nn.linear import (
     embed,
     vocabulary_projection,
 )
-from flaxmodels.nn.masks import decoder_mask, padding_mask
+from flaxmodels.nn.masks import decoder_mask, new_places, padding_mask
 from flaxmodels.nn.module import Module, TorchLeaf, param
 from flaxmodels.nn.multihead import MultiHeadAttention
 from flaxmodels.nn.partition import COLUMN, ROW
@@ -233,7 +232,7 @@ class BartTower(Module):
         cache = None if past_key_values is None else self_attention_cache(past_key_values)
         q_len = words.shape[1]
         if position_ids is None:
-            position_ids = jnp.arange(q_len)[None] + (0 if cache is None else cache.length)
+            position_ids = new_places(q_len, cache)[None]
         hidden_states = words + self.embed_positions(position_ids)
         if self.norms_embeddings:
             hidden_states = self.layernorm_embedding(hidden_states)
@@ -319,6 +318,8 @@ class BartForConditionalGeneration(BartPreTrainedModel):
 class BartDecoder(BartPreTrainedModel):
     """A decoder of the given kind without its encoder: what `BartForCausalLM` is built on."""
 
+    input_embeddings = "decoder.embed_tokens"
+
     def build(self, config: BartConfig, policy: Policy, *, tower_class: type[BartTower]):
         words = Embedding(config.target_vocab_size, config.d_model, policy, init=normal(config.init_std))
         self.decoder = tower_class(config, policy, words, decodes=True)
@@ -359,12 +360,6 @@ class BartDecoder(BartPreTrainedModel):
             output_hidden_states=output_hidden_states,
             dropout_rng=dropout_rng,
         )
-
-    def get_input_embeddings(self) -> Embedding:
-        return self.decoder.embed_tokens
-
-    def set_input_embeddings(self, value: Embedding) -> None:
-        self.decoder.embed_tokens = value
 
 
 class BartForCausalLM(DecoderAlone, BartPreTrainedModel):

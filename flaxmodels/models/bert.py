@@ -304,6 +304,8 @@ class BertPreTrainedModel(PreTrainedModel):
 class BertModel(BertPreTrainedModel):
     """The encoder (or decoder) without a head, and the pooler unless `add_pooling_layer=False`."""
 
+    input_embeddings = "embeddings.word_embeddings"
+
     def build(self, config: BertConfig, policy: Policy, *, add_pooling_layer: bool = True):
         self.embeddings = BertEmbeddings(config, policy)
         self.encoder = BertEncoder(config, policy)
@@ -366,12 +368,6 @@ class BertModel(BertPreTrainedModel):
     def positions(self, input_ids: jax.Array | None, shape: tuple[int, int], start: jax.Array | int) -> jax.Array:
         """int `[batch, q_len]`, where none are given; `start` tokens are in the cache."""
         return jnp.broadcast_to((jnp.arange(shape[1]) + start)[None], shape)
-
-    def get_input_embeddings(self) -> Embedding:
-        return self.embeddings.word_embeddings
-
-    def set_input_embeddings(self, value: Embedding) -> None:
-        self.embeddings.word_embeddings = value
 
 
 BertPreTrainedModel.base_class = BertModel

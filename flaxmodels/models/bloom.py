@@ -152,6 +152,8 @@ class BloomPreTrainedModel(GPT2PreTrainedModel):
 class BloomModel(BloomPreTrainedModel):
     """The decoder without a head."""
 
+    input_embeddings = "word_embeddings"
+
     def build(self, config: BloomConfig, policy: Policy):
         init = normal(config.initializer_range)
         self.word_embeddings = Embedding(config.vocab_size, config.hidden_size, policy, init=init)
@@ -192,12 +194,6 @@ class BloomModel(BloomPreTrainedModel):
             bias=alibi_bias(self.config.n_head, token_positions(attention_mask, places)),
         )
         return BaseModelOutput(**outputs.normed(self.ln_f)._asdict())
-
-    def get_input_embeddings(self) -> Embedding:
-        return self.word_embeddings
-
-    def set_input_embeddings(self, value: Embedding) -> None:
-        self.word_embeddings = value
 
 
 BloomPreTrainedModel.base_class = BloomModel

@@ -274,6 +274,8 @@ class CLIPPreTrainedModel(PreTrainedModel):
 class CLIPTextModel(CLIPPreTrainedModel):
     """The text tower. It also loads from a checkpoint of both."""
 
+    input_embeddings = "embeddings.token_embedding"
+
     config_class = CLIPTextConfig
     base_model_prefix = flax_prefix = "text_model"
 
@@ -320,15 +322,11 @@ class CLIPTextModel(CLIPPreTrainedModel):
         place = jnp.argmax(input_ids if end == WRONG_END else input_ids == end, axis=-1)
         return jnp.take_along_axis(hidden_states, place[:, None, None], axis=1)[:, 0]
 
-    def get_input_embeddings(self) -> Embedding:
-        return self.embeddings.token_embedding
-
-    def set_input_embeddings(self, value: Embedding) -> None:
-        self.embeddings.token_embedding = value
-
 
 class CLIPVisionModel(CLIPPreTrainedModel):
     """The vision tower. It also loads from a checkpoint of both."""
+
+    input_embeddings = "embeddings.patch_embedding"
 
     config_class = CLIPVisionConfig
     base_model_prefix = flax_prefix = "vision_model"
@@ -376,12 +374,6 @@ class CLIPVisionModel(CLIPPreTrainedModel):
         """The last hidden states, from those that the encoder gives, and one vector for an image."""
         return hidden_states, self.post_layernorm(hidden_states[:, 0])
 
-    def get_input_embeddings(self) -> Conv2d:
-        return self.embeddings.patch_embedding
-
-    def set_input_embeddings(self, value: Conv2d) -> None:
-        self.embeddings.patch_embedding = value
-
 
 CLIPPreTrainedModel.text_class = CLIPTextModel
 CLIPPreTrainedModel.vision_class = CLIPVisionModel
@@ -395,6 +387,8 @@ def _projection(config: Any, features: int, policy: Policy) -> Linear:
 
 class CLIPModel(CLIPPreTrainedModel):
     """Both towers, their vectors projected into one space, and how near these are to each other there."""
+
+    input_embeddings = "text_model.embeddings.token_embedding"
 
     def build(self, config: CLIPConfig, policy: Policy):
         self.text_model = self.text_class.part(config.text_config, policy)
@@ -477,12 +471,6 @@ class CLIPModel(CLIPPreTrainedModel):
         options: dict[str, Any] = {"interpolate_pos_encoding": interpolate_pos_encoding, "dropout_rng": dropout_rng}
         return self.encode_image(pixel_values, **options).pooler_output
 
-    def get_input_embeddings(self) -> Embedding:
-        return self.text_model.get_input_embeddings()
-
-    def set_input_embeddings(self, value: Embedding) -> None:
-        self.text_model.set_input_embeddings(value)
-
 
 def _unit_length(vectors: jax.Array) -> jax.Array:
     vectors = vectors.astype(jnp.float32)
@@ -521,6 +509,8 @@ class CLIPVisionModelWithProjection(CLIPPreTrainedModel):
 class CLIPForImageClassification(CLIPPreTrainedModel):
     """A label for an image, by the mean of its patches in the vision tower."""
 
+    input_embeddings = "vision_model.embeddings.patch_embedding"
+
     main_input_name = "pixel_values"
     first_patch: ClassVar[int] = 1
     """Behind the class token."""
@@ -538,9 +528,3 @@ class CLIPForImageClassification(CLIPPreTrainedModel):
     def head(self, outputs, inputs, dropout_rng):
         mean = outputs.last_hidden_state[:, self.first_patch :].mean(1)
         return outputs.to(ImageClassifierOutput, logits=mean if self.classifier is None else self.classifier(mean))
-
-    def get_input_embeddings(self) -> Conv2d:
-        return self.vision_model.get_input_embeddings()
-
-    def set_input_embeddings(self, value: Conv2d) -> None:
-        self.vision_model.set_input_embeddings(value)

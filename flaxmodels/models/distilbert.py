@@ -154,6 +154,8 @@ class DistilBertPreTrainedModel(PreTrainedModel):
 class DistilBertModel(DistilBertPreTrainedModel):
     """The encoder without a head."""
 
+    input_embeddings = "embeddings.word_embeddings"
+
     def build(self, config: DistilBertConfig, policy: Policy):
         self.embeddings = DistilBertEmbeddings(config, policy)
         self.transformer = DistilBertTransformer(config, policy)
@@ -188,12 +190,6 @@ class DistilBertModel(DistilBertPreTrainedModel):
             output_attentions=output_attentions,
         )
         return BaseModelOutput(**outputs._asdict())
-
-    def get_input_embeddings(self) -> Embedding:
-        return self.embeddings.word_embeddings
-
-    def set_input_embeddings(self, value: Embedding) -> None:
-        self.embeddings.word_embeddings = value
 
 
 class DistilBertForMaskedLM(DistilBertPreTrainedModel):

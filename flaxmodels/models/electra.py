@@ -21,8 +21,7 @@ from flaxmodels.models.bert import (
     BertPreTrainedModel,
 )
 from flaxmodels.nn.activations import ACTIVATIONS, get_activation
-from flaxmodels.nn.dropout import dropout, split_key
-from flaxmodels.nn.heads import ClassificationHead
+from flaxmodels.nn.heads import ClassificationHead, SequenceSummary
 from flaxmodels.nn.linear import LayerNorm, Linear, TiedLinear, vocabulary_projection
 from flaxmodels.nn.module import Module, param
 from flaxmodels.nn.partition import COLUMN, ROW
@@ -85,25 +84,6 @@ class ElectraGeneratorPredictions(Module):
 
     def __call__(self, hidden_states):
         return self.LayerNorm(self.activation(self.dense(hidden_states)))
-
-
-class ElectraSequenceSummary(Module):
-    """One vector for a text, projected if so configured: `[batch, hidden]`."""
-
-    def __init__(self, config: ElectraConfig, policy: Policy):
-        self.kind, init = config.summary_type, normal(config.initializer_range)
-        self.dropout_rates = (getattr(config, "summary_first_dropout", 0.0), config.summary_last_dropout)
-        self.activation = get_activation(config.summary_activation or "linear")
-        size = config.hidden_size
-        self.summary = Linear(size, size, policy, init=init) if config.summary_use_proj else None
-
-    def __call__(self, hidden_states, dropout_rng):
-        keys = split_key(dropout_rng, 2)
-        chosen = {"first": lambda: hidden_states[:, 0], "mean": lambda: hidden_states.mean(1)}
-        summary = chosen.get(self.kind, lambda: hidden_states[:, -1])()
-        summary = dropout(summary, self.dropout_rates[0], keys[0])
-        summary = summary if self.summary is None else self.summary(summary)
-        return dropout(self.activation(summary), self.dropout_rates[1], keys[1])
 
 
 class ElectraPreTrainedModel(BertPreTrainedModel):
@@ -204,11 +184,20 @@ class ElectraForMultipleChoice(ElectraPreTrainedModel, BertForMultipleChoice):
 
     def build(self, config: ElectraConfig, policy: Policy):
         self.set_base(config, policy)
-        self.sequence_summary = ElectraSequenceSummary(config, policy)
-        self.classifier = Linear(config.hidden_size, 1, policy, init=normal(config.initializer_range))
+        size, init = config.hidden_size, normal(config.initializer_range)
+        self.sequence_summary = SequenceSummary(
+            size,
+            size if config.summary_use_proj else None,
+            policy,
+            kind=config.summary_type,
+            activation=config.summary_activation or "linear",
+            dropout_rates=(getattr(config, "summary_first_dropout", 0.0), config.summary_last_dropout),
+            init=init,
+        )
+        self.classifier = Linear(size, 1, policy, init=init)
 
     def classify(self, outputs, dropout_rng):
-        return self.classifier(self.sequence_summary(outputs.last_hidden_state, dropout_rng))
+        return self.classifier(self.sequence_summary(outputs.last_hidden_state, dropout_rng=dropout_rng))
 
 
 class ElectraForTokenClassification(ElectraPreTrainedModel, BertForTokenClassification):

@@ -22,7 +22,7 @@ from flaxmodels.nn.cache import Cache, LayerCache, self_attention_cache
 from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.heads import SequenceSummary, fold_choices, last_token, span_logits
 from flaxmodels.nn.linear import Conv1D, Embedding, LayerNorm, Linear, TiedLinear, embed, vocabulary_projection
-from flaxmodels.nn.masks import decoder_mask, padding_mask
+from flaxmodels.nn.masks import decoder_mask, new_places, padding_mask
 from flaxmodels.nn.module import Module, param
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
@@ -204,6 +204,8 @@ class GPT2PreTrainedModel(PreTrainedModel):
 class GPT2Model(GPT2PreTrainedModel):
     """The decoder without a head."""
 
+    input_embeddings = "wte"
+
     def build(self, config: GPT2Config, policy: Policy):
         init = normal(config.initializer_range)
         self.wte = Embedding(config.vocab_size, config.n_embd, policy, init=init)
@@ -242,7 +244,7 @@ class GPT2Model(GPT2PreTrainedModel):
         q_len = words.shape[1]
         cache = None if past_key_values is None else self_attention_cache(past_key_values)
         if position_ids is None:
-            position_ids = jnp.arange(q_len)[None] + (0 if cache is None else cache.length)
+            position_ids = new_places(q_len, cache)[None]
         hidden_states = words + self.wpe(position_ids)
         if token_type_ids is not None:
             hidden_states = hidden_states + self.wte(token_type_ids)
@@ -260,12 +262,6 @@ class GPT2Model(GPT2PreTrainedModel):
             memory_mask=None if encoder_attention_mask is None else padding_mask(encoder_attention_mask),
         )
         return BaseModelOutput(**outputs.normed(self.ln_f)._asdict())
-
-    def get_input_embeddings(self) -> Embedding:
-        return self.wte
-
-    def set_input_embeddings(self, value: Embedding) -> None:
-        self.wte = value
 
 
 GPT2PreTrainedModel.base_class = GPT2Model

@@ -6,7 +6,6 @@ Parameter names and numerics follow the reference implementation in transformers
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
 from jax.nn.initializers import normal
 
 from flaxmodels.config import PreTrainedConfig
@@ -21,7 +20,7 @@ from flaxmodels.nn.attention import cached_attention, split_heads
 from flaxmodels.nn.cache import Cache, LayerCache, self_attention_cache
 from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, embed
-from flaxmodels.nn.masks import decoder_mask
+from flaxmodels.nn.masks import decoder_mask, new_places
 from flaxmodels.nn.module import Module
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
@@ -151,6 +150,8 @@ class GPTJPreTrainedModel(GPT2PreTrainedModel):
 class GPTJModel(GPTJPreTrainedModel):
     """The decoder without a head."""
 
+    input_embeddings = "wte"
+
     def build(self, config: GPTJConfig, policy: Policy):
         self.wte = Embedding(config.vocab_size, config.n_embd, policy, init=normal(config.initializer_range))
         self.h = Stack(lambda: GPTJBlock(config, policy), config.n_layer, policy)
@@ -184,7 +185,7 @@ class GPTJModel(GPTJPreTrainedModel):
         q_len = hidden_states.shape[1]
         cache = None if past_key_values is None else self_attention_cache(past_key_values)
         if position_ids is None:
-            position_ids = jnp.arange(q_len)[None] + (0 if cache is None else cache.length)
+            position_ids = new_places(q_len, cache)[None]
         keys = split_key(dropout_rng, 2)
         outputs = self.h(
             dropout(hidden_states, self.config.embd_pdrop, keys[0]),
@@ -196,12 +197,6 @@ class GPTJModel(GPTJPreTrainedModel):
             rope=rope_tables(self.config.rope, position_ids),
         )
         return BaseModelOutput(**outputs.normed(self.ln_f)._asdict())
-
-    def get_input_embeddings(self) -> Embedding:
-        return self.wte
-
-    def set_input_embeddings(self, value: Embedding) -> None:
-        self.wte = value
 
 
 GPTJPreTrainedModel.base_class = GPTJModel

@@ -21,7 +21,7 @@ from flaxmodels.nn.cache import Cache, LayerCache, self_attention_cache
 from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.heads import last_token, span_logits
 from flaxmodels.nn.linear import Embedding, Linear, RMSNorm, TiedLinear, embed, vocabulary_projection
-from flaxmodels.nn.masks import decoder_masks
+from flaxmodels.nn.masks import decoder_masks, new_places
 from flaxmodels.nn.module import Module, param
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
@@ -261,6 +261,8 @@ class LlamaPreTrainedModel(PreTrainedModel):
 class LlamaModel(LlamaPreTrainedModel):
     """The decoder without a head."""
 
+    input_embeddings = "embed_tokens"
+
     layer_class: ClassVar[Callable[..., Any]] = LlamaDecoderLayer
 
     def build(self, config: LlamaConfig, policy: Policy):
@@ -317,8 +319,8 @@ class LlamaModel(LlamaPreTrainedModel):
             hidden_states = hidden_states * jnp.asarray(self.config.embedding_scale, hidden_states.dtype)
         q_len = hidden_states.shape[1]
         if position_ids is None:
-            start = 0 if past_key_values is None else self_attention_cache(past_key_values).length
-            position_ids = jnp.arange(q_len)[None] + start
+            cache = None if past_key_values is None else self_attention_cache(past_key_values)
+            position_ids = new_places(q_len, cache)[None]
         outputs, layers = self.layers.run(
             hidden_states,
             past_key_values=past_key_values,
@@ -329,12 +331,6 @@ class LlamaModel(LlamaPreTrainedModel):
             ),
         )
         return outputs.normed(self.norm), layers
-
-    def get_input_embeddings(self) -> Embedding:
-        return self.embed_tokens
-
-    def set_input_embeddings(self, value: Embedding) -> None:
-        self.embed_tokens = value
 
 
 LlamaPreTrainedModel.base_class = LlamaModel

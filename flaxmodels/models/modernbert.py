@@ -237,6 +237,8 @@ class ModernBertPreTrainedModel(PreTrainedModel):
 class ModernBertModel(ModernBertPreTrainedModel):
     """The encoder without a head."""
 
+    input_embeddings = "embeddings.tok_embeddings"
+
     def build(self, config: ModernBertConfig, policy: Policy):
         self.embeddings = ModernBertEmbeddings(config, policy)
         self.layers = Stack(
@@ -282,12 +284,6 @@ class ModernBertModel(ModernBertPreTrainedModel):
             ),
         )
         return BaseModelOutput(**outputs.normed(self.final_norm)._asdict())
-
-    def get_input_embeddings(self) -> Embedding:
-        return self.embeddings.tok_embeddings
-
-    def set_input_embeddings(self, value: Embedding) -> None:
-        self.embeddings.tok_embeddings = value
 
 
 class _ModernBertWithHead(ModernBertPreTrainedModel):

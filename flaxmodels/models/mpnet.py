@@ -163,6 +163,8 @@ class MPNetPreTrainedModel(BertPreTrainedModel):
 class MPNetModel(MPNetPreTrainedModel):
     """The encoder without a head, and the pooler unless `add_pooling_layer=False`."""
 
+    input_embeddings = "embeddings.word_embeddings"
+
     def build(self, config: MPNetConfig, policy: Policy, *, add_pooling_layer: bool = True):
         self.embeddings = MPNetEmbeddings(config, policy)
         self.encoder = MPNetEncoder(config, policy)
@@ -200,12 +202,6 @@ class MPNetModel(MPNetPreTrainedModel):
         )
         pooled = None if self.pooler is None else self.pooler(outputs.last_hidden_state)
         return BaseModelOutputWithPooling(pooler_output=pooled, **outputs._asdict())
-
-    def get_input_embeddings(self) -> Embedding:
-        return self.embeddings.word_embeddings
-
-    def set_input_embeddings(self, value: Embedding) -> None:
-        self.embeddings.word_embeddings = value
 
 
 MPNetPreTrainedModel.base_class = MPNetModel

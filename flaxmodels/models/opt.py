@@ -6,7 +6,6 @@ Parameter names and numerics follow the reference implementation in transformers
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
 from jax.nn.initializers import normal
 
 from flaxmodels.config import PreTrainedConfig
@@ -20,7 +19,7 @@ from flaxmodels.nn.activations import ACTIVATIONS, get_activation
 from flaxmodels.nn.cache import Cache, LayerCache, self_attention_cache
 from flaxmodels.nn.dropout import dropout, layer_dropout, split_key
 from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, embed
-from flaxmodels.nn.masks import decoder_mask, token_positions
+from flaxmodels.nn.masks import decoder_mask, new_places, token_positions
 from flaxmodels.nn.module import Module
 from flaxmodels.nn.multihead import MultiHeadAttention
 from flaxmodels.nn.partition import COLUMN, ROW
@@ -159,6 +158,8 @@ class OPTPreTrainedModel(GPT2PreTrainedModel):
 class OPTModel(OPTPreTrainedModel):
     """The decoder without a head."""
 
+    input_embeddings = "decoder.embed_tokens"
+
     def build(self, config: OPTConfig, policy: Policy):
         self.decoder = OPTDecoder(config, policy)
 
@@ -186,8 +187,7 @@ class OPTModel(OPTPreTrainedModel):
         q_len = words.shape[1]
         cache = None if past_key_values is None else self_attention_cache(past_key_values)
         if position_ids is None:
-            places = jnp.arange(q_len) + (0 if cache is None else cache.length)
-            position_ids = token_positions(attention_mask, places)
+            position_ids = token_positions(attention_mask, new_places(q_len, cache))
         outputs = self.decoder.layers(
             self.decoder.start(words, position_ids),
             past_key_values=past_key_values,
@@ -197,12 +197,6 @@ class OPTModel(OPTPreTrainedModel):
             mask=decoder_mask(attention_mask, q_len, cache),
         )
         return BaseModelOutput(**outputs.normed(self.decoder.finish)._asdict())
-
-    def get_input_embeddings(self) -> Embedding:
-        return self.decoder.embed_tokens
-
-    def set_input_embeddings(self, value: Embedding) -> None:
-        self.decoder.embed_tokens = value
 
 
 OPTPreTrainedModel.base_class = OPTModel

@@ -19,7 +19,7 @@ from flaxmodels.nn.cache import Cache, LayerCache, self_attention_cache
 from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.heads import ClassificationHead, last_chosen, span_logits
 from flaxmodels.nn.linear import Embedding, Linear, RMSNorm, TiedLinear, embed, vocabulary_projection
-from flaxmodels.nn.masks import decoder_mask, padding_mask
+from flaxmodels.nn.masks import decoder_mask, new_places, padding_mask
 from flaxmodels.nn.module import Module, ModuleList
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
@@ -278,7 +278,7 @@ class T5Stack(Module):
 
     def buckets(self, q_len: int, cache: LayerCache | None) -> jax.Array:
         """The bucket of each query and key, int32 `[q_len, kv_len]`."""
-        queries = jnp.arange(q_len) + (0 if cache is None else cache.length)
+        queries = new_places(q_len, cache)
         keys = jnp.arange(q_len) if cache is None else cache.key_positions(q_len)
         return relative_buckets(
             keys[None, :] - queries[:, None],

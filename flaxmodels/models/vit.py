@@ -324,6 +324,8 @@ class ViTPreTrainedModel(PreTrainedModel):
 class ViTModel(ViTPreTrainedModel):
     """The encoder without a head, and the pooler unless `add_pooling_layer=False`."""
 
+    input_embeddings = "embeddings.patch_embeddings"
+
     embeddings_class: ClassVar[type[ViTEmbeddings]] = ViTEmbeddings
     layer_class: ClassVar[type[ViTLayer]] = ViTLayer
 
@@ -373,12 +375,6 @@ class ViTModel(ViTPreTrainedModel):
     def pool(self, hidden_states: jax.Array) -> jax.Array | None:
         """One vector for the image, `[batch, features]`, of the last hidden states."""
         return None if self.pooler is None else self.pooler(hidden_states)
-
-    def get_input_embeddings(self) -> ViTPatchEmbeddings:
-        return self.embeddings.patch_embeddings
-
-    def set_input_embeddings(self, value: ViTPatchEmbeddings) -> None:
-        self.embeddings.patch_embeddings = value
 
 
 ViTPreTrainedModel.base_class = ViTModel

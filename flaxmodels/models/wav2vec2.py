@@ -409,14 +409,6 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
             attentions=outputs.attentions,
         )
 
-    def get_input_embeddings(self) -> Any:
-        """Refused: sound is not looked up in a table."""
-        raise NotImplementedError(f"{type(self).__name__} reads sound, and has no input embeddings")
-
-    def set_input_embeddings(self, value: Any) -> None:
-        """Refused likewise."""
-        self.get_input_embeddings()
-
     def _masked(self, hidden_states, mask_time_indices, lengths, key):
         """With frames replaced, and in training features silenced, as SpecAugment does."""
         config, (batch, frames, size) = self.config, hidden_states.shape

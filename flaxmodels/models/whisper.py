@@ -25,7 +25,7 @@ from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.functional import Params
 from flaxmodels.nn.heads import weighted_layers
 from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, TiedLinear, embed, vocabulary_projection
-from flaxmodels.nn.masks import decoder_mask
+from flaxmodels.nn.masks import decoder_mask, new_places
 from flaxmodels.nn.module import Module, param
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
@@ -186,7 +186,7 @@ class WhisperDecoder(Module):
         cache = None if past_key_values is None else self_attention_cache(past_key_values)
         q_len = words.shape[1]
         if position_ids is None:
-            position_ids = jnp.arange(q_len)[None] + (0 if cache is None else cache.length)
+            position_ids = new_places(q_len, cache)[None]
         keys = split_key(dropout_rng, 2)
         outputs = self.layers(
             dropout(words + self.embed_positions(position_ids), self.dropout_rate, keys[0]),
@@ -236,6 +236,8 @@ class WhisperPreTrainedModel(EncoderDecoderModel):
 class WhisperModel(WhisperPreTrainedModel, EncoderDecoderBase):
     """Encoder and decoder without a head."""
 
+    input_embeddings = "decoder.embed_tokens"
+
     def build(self, config: WhisperConfig, policy: Policy):
         self.encoder = WhisperEncoder(config, policy)
         self.decoder = WhisperDecoder(config, policy)
@@ -284,12 +286,6 @@ class WhisperModel(WhisperPreTrainedModel, EncoderDecoderBase):
             **options,
             dropout_rng=decoder_key,
         )
-
-    def get_input_embeddings(self) -> Embedding:
-        return self.decoder.embed_tokens
-
-    def set_input_embeddings(self, value: Embedding) -> None:
-        self.decoder.embed_tokens = value
 
 
 class WhisperForConditionalGeneration(WhisperPreTrainedModel):
@@ -341,6 +337,8 @@ class WhisperForConditionalGeneration(WhisperPreTrainedModel):
 class WhisperDecoderWrapper(WhisperPreTrainedModel):
     """The decoder alone, under the names that it has in a whole model."""
 
+    input_embeddings = "decoder.embed_tokens"
+
     main_input_name = "input_ids"
 
     def build(self, config: WhisperConfig, policy: Policy):
@@ -380,12 +378,6 @@ class WhisperDecoderWrapper(WhisperPreTrainedModel):
             dropout_rng=dropout_rng,
         )
 
-    def get_input_embeddings(self) -> Embedding:
-        return self.decoder.embed_tokens
-
-    def set_input_embeddings(self, value: Embedding) -> None:
-        self.decoder.embed_tokens = value
-
 
 class WhisperForCausalLM(WhisperPreTrainedModel):
     """The decoder as a language model, with cross-attention where `encoder_outputs` are given."""
@@ -414,6 +406,8 @@ class WhisperForCausalLM(WhisperPreTrainedModel):
 
 class WhisperForAudioClassification(WhisperPreTrainedModel):
     """A label for a sound, by the mean over time of the encoder's output, or of all its layers."""
+
+    input_embeddings = "encoder.conv1"
 
     def build(self, config: WhisperConfig, policy: Policy):
         init, states = normal(config.init_std), config.encoder_layers + 1
@@ -453,9 +447,3 @@ class WhisperForAudioClassification(WhisperPreTrainedModel):
             states = weighted_layers(self.layer_weights[...], encoded.hidden_states)
         logits = self.classifier(self.projector(states).mean(1))
         return encoded.to(SequenceClassifierOutput, logits=logits)
-
-    def get_input_embeddings(self) -> Conv1d:
-        return self.encoder.conv1
-
-    def set_input_embeddings(self, value: Conv1d) -> None:
-        self.encoder.conv1 = value

@@ -16,6 +16,11 @@ def padding_mask(attention_mask: jax.Array) -> jax.Array:
     return keep[:, None, None, :] if keep.ndim == 2 else keep[:, None, :, :]
 
 
+def new_places(q_len: int, cache: LayerCache | None) -> jax.Array:
+    """int32 `[q_len]`: where `q_len` new tokens stand in a text, behind those that a cache holds."""
+    return jnp.arange(q_len) + (0 if cache is None else cache.length)
+
+
 def token_positions(attention_mask: jax.Array | None, places: jax.Array) -> jax.Array:
     """How many tokens come before those at `places` in a text, where padding does not count.
 
@@ -42,8 +47,8 @@ def local_mask(length: int, reach: int) -> jax.Array:
 
 def token_mask(attention_mask: jax.Array, q_len: int, cache: Cache | None) -> jax.Array:
     """Which of `q_len` new tokens count, boolean `[batch, q_len]`; with a cache the mask speaks of the whole text."""
-    start = 0 if cache is None else self_attention_cache(cache).length
-    return jnp.take(attention_mask, start + jnp.arange(q_len), axis=1, mode="fill", fill_value=1).astype(bool)
+    places = new_places(q_len, None if cache is None else self_attention_cache(cache))
+    return jnp.take(attention_mask, places, axis=1, mode="fill", fill_value=1).astype(bool)
 
 
 def decoder_masks(
@@ -69,8 +74,7 @@ def decoder_mask(
         cache: to which the tokens will be added; the keys are then those that its `extend` returns.
         window: if given, a token sees so many tokens, itself included.
     """
-    start = 0 if cache is None else cache.length
-    queries = (start + jnp.arange(q_len))[:, None]
+    queries = new_places(q_len, cache)[:, None]
     places = jnp.arange(q_len) if cache is None else cache.key_positions(q_len)
     keys = places[None]
     seen = (keys <= queries) & (keys >= 0)
