@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -94,3 +95,17 @@ def test_importing_interop_needs_only_numpy_and_ml_dtypes():
     code = "import sys, interop.plan, interop.dialects.gguf; print('jax' in sys.modules, 'flaxmodels' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "False False\n"
+
+
+def test_describing_a_model_starts_no_backend():
+    """`jax.distributed.initialize` must come before the first backend, and a description may be wanted before it."""
+    code = """if True:
+        from flaxmodels import AutoConfig, AutoModel
+        from flaxmodels.architectures import ARCHITECTURES
+        from flaxmodels.checkpoint.mapping import torch_headers
+        for model_type, architecture in ARCHITECTURES.items():
+            if "AutoModel" in architecture.tasks:
+                config = AutoConfig.for_model(model_type)
+                assert torch_headers(AutoModel.from_config(config, _do_init=False))
+    """
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"JAX_PLATFORMS": "none"})

@@ -44,7 +44,7 @@ Expert = Callable[[jax.Array, dict[str, jax.Array], Product], jax.Array]
 
 
 def mix_experts(
-    expert: Expert, parameters: dict[str, jax.Array], x: jax.Array, routing: Routing, implementation: str
+    expert: Expert, parameters: dict[str, jax.Array], x: jax.Array, routing: Routing, implementation: str | None = None
 ) -> jax.Array:
     """The outputs of the chosen experts for each token, mixed by their weights.
 
@@ -54,12 +54,14 @@ def mix_experts(
         x: `[tokens, hidden]`.
         implementation: "grouped" computes for each token its chosen experts only, as one product of sorted rows;
             "batched" computes all experts for all tokens, as one product; "eager" computes one expert after another
-            for all tokens, but for those that no token chose, and so takes the least memory.
+            for all tokens, but for those that no token chose, and so takes the least memory. By default "grouped", but
+            "eager" on a CPU, where it is several times as fast.
 
     Returns:
         `[tokens, hidden]` in the dtype of `x`, summed in float32.
     """
-    mix = {"eager": _one_by_one, "batched": _all_at_once, "grouped": _sorted}[implementation]
+    fastest = "eager" if jax.default_backend() == "cpu" else "grouped"
+    mix = {"eager": _one_by_one, "batched": _all_at_once, "grouped": _sorted}[implementation or fastest]
     return mix(expert, parameters, x, routing).astype(x.dtype)
 
 
@@ -174,7 +176,7 @@ class Experts(Module):
         use_bias: bool = False,
         init: Initializer,
     ):
-        self.dtype, self.implementation = policy.dtype, str(policy.experts_implementation)
+        self.dtype, self.implementation = policy.dtype, policy.experts_implementation
         self.activation = get_activation(activation)
         self.gate_up_proj = param((experts, hidden, 2 * inner), policy.param_dtype, init)
         self.down_proj = param((experts, inner, hidden), policy.param_dtype, init)

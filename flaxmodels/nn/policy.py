@@ -42,8 +42,8 @@ class Policy:
             time does not grow with depth. Unrolled blocks decode faster.
         remat: forget activations inside each block and compute them again in the backward pass: "full", or the name
             of a policy of `jax.checkpoint_policies`.
-        experts_implementation: of a mixture of experts, as in `flaxmodels.nn.moe.mix_experts`. By default "grouped",
-            but "eager" on a CPU, where it is several times as fast.
+        experts_implementation: of a mixture of experts, as in `flaxmodels.nn.moe.mix_experts`. By default that which
+            is fast on the backend that computes.
     """
 
     dtype: np.dtype = FLOAT32
@@ -54,9 +54,6 @@ class Policy:
     experts_implementation: str | None = None
 
     def __post_init__(self):
-        if self.experts_implementation is None:
-            fastest = "eager" if jax.default_backend() == "cpu" else "grouped"
-            object.__setattr__(self, "experts_implementation", fastest)
         object.__setattr__(self, "dtype", to_dtype(self.dtype))
         object.__setattr__(self, "param_dtype", to_dtype(self.param_dtype))
         choices = {
@@ -64,7 +61,8 @@ class Policy:
             "experts_implementation": EXPERTS_IMPLEMENTATIONS,
         }
         for name, known in choices.items():
-            if (chosen := getattr(self, name)) not in known:
+            chosen = getattr(self, name)
+            if chosen not in known and (chosen, name) != (None, "experts_implementation"):
                 raise ConfigError(f"{name}={chosen!r} is not known: expected one of {', '.join(known)}")
         if self.remat not in (None, "full") and not hasattr(jax.checkpoint_policies, self.remat):
             raise ConfigError(f"remat={self.remat!r} is neither 'full' nor one of jax.checkpoint_policies")

@@ -12,11 +12,13 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
 import jax
 import numpy as np
+from tqdm import tqdm
 
 from flaxmodels.checkpoint.convert import convert
 from flaxmodels.checkpoint.mapping import torch_headers
@@ -71,23 +73,22 @@ def outcome(child: int, moment: int | float) -> int:
 
 
 def serve(config: dict) -> None:
+    # The lock of progress bars is shared by forked processes: a child killed with it would stop all that follow.
+    tqdm.set_lock(threading.RLock())
+    tqdm.monitor_interval = 0
     model = LlamaModel.abstract(config)
     for way in WAYS:
         with tempfile.TemporaryDirectory() as folder:
             save(folder, way, model)
     for line in sys.stdin:
         folder, way, moment = json.loads(line)
-        status = int(signal.SIGALRM)
-        while status == signal.SIGALRM:  # jax has threads, and a fork that finds one in a lock waits for ever
-            if child := os.fork():
-                status = outcome(child, moment)
-                continue
-            signal.alarm(20)
-            if isinstance(moment, int):
-                kill_at(moment)
-            save(folder, way, model)
-            os._exit(0)
-        print(status, flush=True)
+        if child := os.fork():
+            print(outcome(child, moment), flush=True)
+            continue
+        if isinstance(moment, int):
+            kill_at(moment)
+        save(folder, way, model)
+        os._exit(0)
 
 
 if __name__ == "__main__":
