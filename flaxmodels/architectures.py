@@ -61,7 +61,13 @@ ARCHITECTURES: dict[str, Architecture] = {
         ("CausalLM", "SequenceClassification", "QuestionAnswering"),
         Seq2SeqLM="BartForConditionalGeneration",
     ),
-    "beit": _of("beit", "Beit", ("ImageClassification",), ("BeitForMaskedImageModeling",), Backbone="BeitBackbone"),
+    "beit": _of(
+        "beit",
+        "Beit",
+        ("ImageClassification", "SemanticSegmentation"),
+        ("BeitForMaskedImageModeling",),
+        Backbone="BeitBackbone",
+    ),
     "bert": _of(
         "bert",
         "Bert",

@@ -272,6 +272,16 @@ class ImageClassifierWithTeacherOutput(_OfLayers):
     distillation_logits: jax.Array
 
 
+class SemanticSegmenterOutput(_OfLayers):
+    """`logits` `[batch, num_labels, height, width]`, smaller than the image; in training also those of an auxiliary
+    head, and `batch_stats` as in `ImageModelOutput`.
+    """
+
+    logits: jax.Array
+    auxiliary_logits: jax.Array | None = None
+    batch_stats: dict[str, Any] | None = None
+
+
 class MaskedImageModelingOutput(_OfLayers):
     """`reconstruction` `[batch, channels, height, width]`, the image; `loss`, if patches were masked, their error."""
 

@@ -6,12 +6,15 @@ Parameter names are those of the published checkpoints; numerics follow the refe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax.nn.initializers import constant, normal, truncated_normal
 
 from flaxmodels.backbone import BackboneConfig
@@ -25,16 +28,22 @@ from flaxmodels.models.vit import (
     ViTPreTrainedModel,
     image_classifier,
 )
+from flaxmodels.nn.conv import ConvTranspose2d, channels_first
 from flaxmodels.nn.dropout import drop_path, dropout, split_key
-from flaxmodels.nn.linear import LayerNorm, Linear
+from flaxmodels.nn.linear import BatchNorm, LayerNorm, Linear
 from flaxmodels.nn.module import Module, param
 from flaxmodels.nn.policy import Policy
 from flaxmodels.nn.resize import resize_bilinear
+from flaxmodels.nn.segmentation import FCNHead, UperHead
 from flaxmodels.nn.stack import BlockOutput
-from flaxmodels.outputs import BackboneOutput, ImageClassifierOutput, MaskedLMOutput
+from flaxmodels.outputs import BackboneOutput, ImageClassifierOutput, MaskedLMOutput, SemanticSegmenterOutput
 
 SPECIAL_DISTANCES = 3
 """Rows at the end of a table of relative positions: class token to patch, patch to class token, the token to itself."""
+PYRAMID_LEVELS = 4
+"""Feature maps of a pyramid."""
+AUXILIARY_LEVEL = 2
+"""The one that the auxiliary head of segmentation reads."""
 
 
 class BeitConfig(BackboneConfig, PatchConfig):
@@ -67,8 +76,10 @@ class BeitConfig(BackboneConfig, PatchConfig):
         rows, columns = self.grid(self.image_size)
         if rows != columns and (self.use_relative_position_bias or self.use_shared_relative_position_bias):
             found.append(f"image_size={self.image_size}: relative positions are implemented for square images only")
-        if self.add_fpn and len(self.chosen_stages) != 4:
+        if self.add_fpn and len(self.chosen_stages) != PYRAMID_LEVELS:
             found.append(f"add_fpn=True needs four out_indices, not {self.out_indices}")
+        if self.add_fpn and not self.reshape_hidden_states:
+            found.append("add_fpn=True needs reshape_hidden_states=True")
         return found
 
     @property
@@ -227,13 +238,48 @@ class BeitForImageClassification(BeitPreTrainedModel):
         return outputs.to(ImageClassifierOutput, logits=self.classifier(outputs.pooler_output))
 
 
+class BeitUpsampling(Module):
+    """A map with four times as many rows and columns."""
+
+    torch_names = {"conv_transpose1": "0", "normalization": "1", "conv_transpose2": "3"}
+
+    def __init__(self, config: BeitConfig, policy: Policy):
+        self.conv_transpose1 = _doubling(config, policy)
+        self.normalization = BatchNorm(config.hidden_size, policy)
+        self.conv_transpose2 = _doubling(config, policy)
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        x = jax.nn.gelu(self.normalization(self.conv_transpose1(x), train), approximate=False)
+        return self.conv_transpose2(x)
+
+
+def _doubling(config: BeitConfig, policy: Policy) -> ConvTranspose2d:
+    features, init = config.hidden_size, normal(config.initializer_range)
+    return ConvTranspose2d(features, features, 2, policy, stride=2, init=init)
+
+
+class BeitPyramid(Module):
+    """Four maps of one size as a pyramid, the finest first: 4, 2, 1 and 1/2 times as many rows and columns."""
+
+    torch_names = {"fpn2": "fpn2.0"}
+
+    def __init__(self, config: BeitConfig, policy: Policy):
+        self.fpn1 = BeitUpsampling(config, policy)
+        self.fpn2 = _doubling(config, policy)
+
+    def __call__(self, maps: Sequence[jax.Array], train: bool) -> tuple[jax.Array, ...]:
+        finest, finer, same, coarse = maps
+        return self.fpn1(finest, train), self.fpn2(finer), same, nnx.max_pool(coarse, (2, 2), (2, 2))
+
+
 class BeitBackbone(BeitModel):
-    """The feature maps of chosen stages; see `BackboneConfig`."""
+    """The feature maps of chosen stages, see `BackboneConfig`; as a pyramid if `config.add_fpn`."""
+
+    torch_names = {"fpn": ""}
 
     def build(self, config: BeitConfig, policy: Policy):
-        if config.add_fpn:
-            raise ConfigError("BeitBackbone: add_fpn=True, a pyramid of features, is not implemented")
         super().build(config, policy, add_pooling_layer=False)
+        self.fpn = BeitPyramid(config, policy) if config.add_fpn else None
 
     def forward(
         self,
@@ -242,11 +288,12 @@ class BeitBackbone(BeitModel):
         interpolate_pos_encoding: bool = False,
         attention_mask: jax.Array | None = None,
         *,
+        train: bool = False,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
         dropout_rng: jax.Array | None = None,
     ) -> BackboneOutput:
-        """Encode: as `ViTModel.forward`, with the output of `backbone_output`."""
+        """Encode: as `ViTModel.forward`, with the output of `backbone_output`. `train` is for the norm of a pyramid."""
         outputs = super().forward(
             pixel_values,
             bool_masked_pos,
@@ -255,4 +302,69 @@ class BeitBackbone(BeitModel):
             output_hidden_states=True,
             dropout_rng=dropout_rng,
         )
-        return self.backbone_output(outputs, pixel_values, keep_states=output_hidden_states)
+        found = self.backbone_output(outputs, pixel_values, keep_states=output_hidden_states)
+        if self.fpn is None:
+            return found
+        maps = self.fpn([jnp.moveaxis(each, 1, -1) for each in found.feature_maps], train)
+        return replace(found, feature_maps=tuple(map(channels_first, maps)))
+
+
+class BeitForSemanticSegmentation(BeitPreTrainedModel):
+    """A label for every pixel, from a pyramid of the stages of which `config.out_indices` names four, the stem as 1."""
+
+    torch_names = {"fpn": ""}
+    beit: BeitModel
+
+    def build(self, config: BeitConfig, policy: Policy):
+        if len(config.out_indices or ()) != PYRAMID_LEVELS:
+            raise ConfigError(f"BeitForSemanticSegmentation needs four out_indices, not {config.out_indices}")
+        labels, init = config.num_labels, normal(config.initializer_range)
+        self.set_base(config, policy, add_pooling_layer=False)
+        self.fpn = BeitPyramid(config, policy)
+        self.decode_head = UperHead(config.hidden_size, labels, PYRAMID_LEVELS, config.pool_scales, policy, init=init)
+        self.auxiliary_head = (
+            FCNHead(
+                config.hidden_size,
+                config.auxiliary_channels,
+                labels,
+                config.auxiliary_num_convs,
+                policy,
+                joins=config.auxiliary_concat_input,
+                init=init,
+            )
+            if config.use_auxiliary_head
+            else None
+        )
+
+    @property
+    def features(self):
+        return self.forward
+
+    def forward(
+        self,
+        pixel_values: jax.Array,
+        interpolate_pos_encoding: bool = False,
+        *,
+        train: bool = False,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        dropout_rng: jax.Array | None = None,
+    ) -> SemanticSegmenterOutput:
+        """Label; inputs as of `ViTModel.forward`. With `train` norms are by the batch and the auxiliary head runs."""
+        outputs = self.beit.forward(
+            pixel_values,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            output_attentions=output_attentions,
+            output_hidden_states=True,
+            dropout_rng=dropout_rng,
+        )
+        states = outputs.hidden_states
+        maps = [self.patches(states[number - 1], pixel_values) for number in self.config.out_indices]
+        maps = self.fpn(maps, train)
+        auxiliary = self.auxiliary_head(maps[AUXILIARY_LEVEL], train) if train and self.auxiliary_head else None
+        return outputs.to(
+            SemanticSegmenterOutput,
+            logits=channels_first(self.decode_head(maps, train)),
+            auxiliary_logits=None if auxiliary is None else channels_first(auxiliary),
+            hidden_states=states if output_hidden_states else None,
+        )

@@ -47,17 +47,21 @@ class _Conv(Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[batch, *spatial, in_channels]` to `[batch, *spatial, out_channels]`."""
-        y = jax.lax.conv_general_dilated(
-            x.astype(self.dtype),
-            self.weight().astype(self.dtype),
+        y = self.convolve(x.astype(self.dtype), self.weight().astype(self.dtype))
+        if self.bias is None:
+            return y
+        return y + self.bias[...].astype(y.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
+
+    def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        """The product, without the bias."""
+        return jax.lax.conv_general_dilated(
+            x,
+            kernel,
             self.stride,
             [(each, each) for each in self.padding],
             dimension_numbers=(f"N{self.axes}C", f"{self.axes}IO", f"N{self.axes}C"),
             feature_group_count=self.groups,
         )
-        if self.bias is None:
-            return y
-        return y + self.bias[...].astype(y.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
 
 
 _TURNED = (Transpose((2, 1, 0)),)
@@ -108,6 +112,30 @@ class Conv2d(_Conv):
 
     axes = "HW"
     torch_leaves = {"kernel": TorchLeaf("weight", (Transpose((2, 3, 1, 0)),))}
+
+
+class ConvTranspose2d(Conv2d):
+    """Each pixel spread over a patch by the kernel; patches, `stride` apart, are added (arXiv 1603.07285).
+
+    `[batch, height, width, channels]` to `(height - 1) * stride + kernel_size` rows, columns likewise.
+    """
+
+    torch_leaves = {"kernel": TorchLeaf("weight", (Transpose((2, 3, 0, 1)),))}
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, policy: Policy, *, stride: int, init: Initializer
+    ):
+        super().__init__(in_channels, out_channels, kernel_size, policy, stride=stride, init=init)
+
+    def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.lax.conv_general_dilated(
+            x,
+            jnp.flip(kernel, (0, 1)),
+            (1, 1),
+            [(size - 1, size - 1) for size in kernel.shape[:2]],
+            lhs_dilation=self.stride,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
 
 
 def channels_first(x: jax.Array) -> jax.Array:

@@ -56,7 +56,7 @@ class Module(nnx.Module):
     `torch_leaves` says how torch stores the parameters that the class itself owns; a parameter that it does not
     list has the same name and layout there. `torch_path` says where others have a module of the class in the module
     that holds it, joined by ".", if not under the name of its attribute; `torch_names` what torch's files, but not live
-    torch modules, call the modules that it holds.
+    torch modules, call the modules that it holds: "" if the files have what these hold in their place.
     """
 
     torch_leaves: ClassVar[dict[str, TorchLeaf]] = {}
@@ -192,7 +192,7 @@ def iter_leaves(
         elif issubclass(kind, nnx.Module):
             own = Layers(len(path), count, start) if count and not name.isdigit() else layers
             elsewhere = getattr(value, "torch_path", "") or torch_names.get(name, name)
-            yield from iter_leaves(value, (*path, name), own, (*torch_path, *elsewhere.split(".")))
+            yield from iter_leaves(value, (*path, name), own, (*torch_path, *filter(None, elsewhere.split("."))))
 
 
 def split_shared(module: nnx.Module) -> tuple[list[Leaf], dict[str, Leaf]]:

@@ -1,4 +1,4 @@
-"""Interpolation of images to another size, as torch's `interpolate(align_corners=False)` computes it.
+"""Images in another size, as torch's `interpolate(align_corners=False)` and `adaptive_avg_pool2d` compute them.
 
 `jax.image.resize` differs: its cubic kernel has another slope, and it smooths where it shrinks.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,29 +18,35 @@ _SLOPE = -0.75
 
 def resize_bicubic(image: jax.Array, height: int, width: int) -> jax.Array:
     """`[batch, h, w, channels]` to `[batch, height, width, channels]` by cubic convolution, in float32."""
-    return _resize(image, height, width, _cubic, 4)
+    return _resize(image, height, width, partial(_weights, kernel=_cubic, taps=4))
 
 
 def resize_bilinear(image: jax.Array, height: int, width: int) -> jax.Array:
     """`[batch, h, w, channels]` to `[batch, height, width, channels]` by linear interpolation, in float32."""
-    return _resize(image, height, width, lambda distance: 1.0 - distance, 2)
+    return _resize(image, height, width, partial(_weights, kernel=lambda distance: 1.0 - distance, taps=2))
 
 
-def _resize(image: jax.Array, height: int, width: int, kernel: Callable[[np.ndarray], np.ndarray], taps: int):
+def pool_adaptively(image: jax.Array, height: int, width: int) -> jax.Array:
+    """`[batch, h, w, channels]` to `[batch, height, width, channels]`: means of parts, in float32.
+
+    Parts share their borders where the sizes do not divide.
+    """
+    return _resize(image, height, width, _shares)
+
+
+def _resize(image: jax.Array, height: int, width: int, weights: Callable[[int, int], np.ndarray]) -> jax.Array:
     """Each axis times the matrix of its weights; the result has the dtype of `image`."""
     if image.shape[1:3] == (height, width):
         return image
-    rows, columns = (
-        jnp.asarray(_weights(old, new, kernel, taps))
-        for old, new in zip(image.shape[1:3], (height, width), strict=True)
-    )
+    sizes = zip(image.shape[1:3], (height, width), strict=True)
+    rows, columns = (jnp.asarray(weights(old, new), jnp.float32) for old, new in sizes)
     exact = image.astype(jnp.float32)
     resized = jnp.einsum("hi,wj,bijc->bhwc", rows, columns, exact, precision=jax.lax.Precision.HIGHEST)
     return resized.astype(image.dtype)
 
 
 def _weights(old: int, new: int, kernel: Callable[[np.ndarray], np.ndarray], taps: int) -> np.ndarray:
-    """float32 `[new, old]`: how much of each old pixel is in each new one. Pixels beyond the border repeat it."""
+    """`[new, old]`: how much of each old pixel is in each new one. Pixels beyond the border repeat it."""
     centres = (np.arange(new) + 0.5) * old / new - 0.5
     first = np.floor(centres).astype(int) - taps // 2 + 1
     sources = first[:, None] + np.arange(taps)
@@ -49,7 +56,16 @@ def _weights(old: int, new: int, kernel: Callable[[np.ndarray], np.ndarray], tap
         (np.arange(new)[:, None], sources.clip(0, old - 1)),
         kernel(np.abs(centres[:, None] - sources)),
     )
-    return weights.astype(np.float32)
+    return weights
+
+
+def _shares(old: int, new: int) -> np.ndarray:
+    """`[new, old]`: the mean of the old pixels that a new one covers, in whole or in part."""
+    begin = np.arange(new) * old // new
+    end = -(-(np.arange(new) + 1) * old // new)
+    pixels = np.arange(old)
+    covered = (begin[:, None] <= pixels) & (pixels < end[:, None])
+    return covered / covered.sum(1, keepdims=True)
 
 
 def _cubic(distance: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ import torch
 from flax import nnx
 from models.comparisons import assert_close, same_params
 from models.tiny_configs import HEADS
-from models.torch_reference import inputs_for, tensors_in
+from models.torch_reference import inputs_for, tensors_in, torch_model, torch_state
 
 from flaxmodels import ConfigError, FlaxModelsError, ResNetForImageClassification
 from flaxmodels.nn.functional import flatten
@@ -147,3 +147,23 @@ def test_stages_that_do_not_exist_are_refused():
         ResNetForImageClassification.config_class(out_features=["stage9"], hidden_act="magic")
     stages = "['stem', 'stage1', 'stage2', 'stage3', 'stage4']"
     assert f"out_features=['stage9']: expected names among {stages}" in str(error.value)
+
+
+def test_segmentation_trains_with_an_auxiliary_head():
+    case = next(case for case in HEADS if case.head == "BeitForSemanticSegmentation")
+    reference = torch_model(case).train()
+    reference.beit.eval()  # which has dropout, and no statistics
+    model = case.ours.abstract(dict(case.values))
+    model.load_state_dict(torch_state(reference))
+    pixels = inputs_for(case)["pixel_values"]
+    auxiliary = []
+    reference.auxiliary_head.register_forward_hook(lambda module, inputs, output: auxiliary.append(output))
+    expected = reference(torch.from_numpy(pixels)).logits
+    found = model(pixels, train=True)
+    assert_close(found.logits, expected.detach(), 1e-5)
+    assert_close(found.auxiliary_logits, auxiliary[0].detach(), 1e-5)
+    assert model(pixels).auxiliary_logits is None
+    model.batch_stats = found.batch_stats
+    moved = torch_state(reference)
+    for name, value in model.state_dict().items():
+        assert_close(value, moved[name], 2e-5, name)

@@ -16,7 +16,7 @@ from models.torch_reference import assert_same_outputs, inputs_for, to_torch, to
 
 import interop
 from flaxmodels.errors import ConfigError, FlaxModelsError
-from flaxmodels.models.beit import BeitBackbone, BeitConfig, BeitLayer, BeitModel
+from flaxmodels.models.beit import BeitConfig, BeitForSemanticSegmentation, BeitLayer, BeitModel
 from flaxmodels.models.dinov2 import Dinov2Config
 from flaxmodels.models.vit import ViTConfig, ViTForMaskedImageModeling, ViTModel
 
@@ -196,7 +196,8 @@ def test_what_beit_lacks_is_refused_by_name():
         BeitConfig(**SMALL, image_size=[8, 12], use_relative_position_bias=True)
     with pytest.raises(ConfigError, match=r"^BeitConfig cannot be computed:\n  - add_fpn=True needs four out_indices"):
         BeitConfig(**SMALL, image_size=8, add_fpn=True)
-    config = BeitConfig(**SMALL | {"num_hidden_layers": 4}, image_size=8, add_fpn=True, out_indices=[1, 2, 3, 4])
-    expected = "BeitBackbone: add_fpn=True, a pyramid of features, is not implemented"
-    with pytest.raises(ConfigError, match=f"^{re.escape(expected)}$"):
-        BeitBackbone(config)
+    pyramid = SMALL | {"num_hidden_layers": 4, "image_size": 8, "out_indices": [1, 2, 3, 4], "add_fpn": True}
+    with pytest.raises(ConfigError, match=r"add_fpn=True needs reshape_hidden_states=True$"):
+        BeitConfig(**pyramid, reshape_hidden_states=False)
+    with pytest.raises(ConfigError, match=r"^BeitForSemanticSegmentation needs four out_indices, not \[1, 2\]$"):
+        BeitForSemanticSegmentation(BeitConfig(**SMALL, image_size=8, out_indices=[1, 2]))

@@ -14,7 +14,7 @@ from jax.nn.initializers import zeros
 from models.comparisons import assert_close
 
 from flaxmodels.errors import FlaxModelsError
-from flaxmodels.nn.conv import Conv1d, Conv2d, WeightNormConv1d, channels_last
+from flaxmodels.nn.conv import Conv1d, Conv2d, ConvTranspose2d, WeightNormConv1d, channels_last
 from flaxmodels.nn.module import initial_value, iter_leaves
 from flaxmodels.nn.policy import Policy
 from interop.ops import Op, chain_shapes, full_index, read_chain
@@ -24,6 +24,9 @@ CASES = [
     (Conv1d, torch.nn.Conv1d, {"kernel_size": 4, "groups": 2, "bias": False}),
     (Conv2d, torch.nn.Conv2d, {"kernel_size": 3, "padding": 2}),
     (Conv2d, torch.nn.Conv2d, {"kernel_size": (2, 5), "stride": (3, 1), "padding": (0, 2), "groups": 6}),
+    (ConvTranspose2d, torch.nn.ConvTranspose2d, {"kernel_size": 2, "stride": 2}),
+    (ConvTranspose2d, torch.nn.ConvTranspose2d, {"kernel_size": 5, "stride": 2}),
+    (ConvTranspose2d, torch.nn.ConvTranspose2d, {"kernel_size": 2, "stride": 3}),
 ]
 
 
@@ -37,8 +40,8 @@ def moved(value: np.ndarray, ops: Sequence[Op]) -> np.ndarray:
 def test_a_convolution_is_that_of_torch(ours, theirs, options):
     torch.manual_seed(0)
     reference = theirs(6, 12, **options)
-    uses_bias = options.pop("bias", True)
-    layer = ours(6, 12, options.pop("kernel_size"), Policy(), use_bias=uses_bias, init=zeros, **options)
+    own = {"use_" * (name == "bias") + name: value for name, value in options.items()}
+    layer = ours(6, 12, policy=Policy(), init=zeros, **own)
     for leaf in iter_leaves(layer):
         value = moved(getattr(reference, leaf.torch.name).detach().numpy(), leaf.torch.ops)
         assert value.shape == leaf.variable.get_raw_value().shape
