@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, ClassVar, Self, dataclass_transform
 
@@ -29,6 +30,10 @@ class PreTrainedConfig:
     sub_configs: ClassVar[dict[str, type[PreTrainedConfig]]] = {}
     base_config_key: ClassVar[str] = ""
     default_num_labels: ClassVar[int] = 2
+    choices: ClassVar[dict[str, Collection[str]]] = {}
+    """The values that fields may have, if any."""
+    multiples: ClassVar[tuple[tuple[str, str], ...]] = ()
+    """Fields whose value must be a multiple of that of another; but not of the number of heads with a `head_dim`."""
 
     architectures: list[str] | None = None
     bos_token_id: int | None = None
@@ -78,7 +83,17 @@ class PreTrainedConfig:
 
     def problems(self) -> list[str]:
         """One line for each value that is contradictory or not implemented; subclasses add theirs."""
-        return []
+        found = [
+            f"{name}={value!r}: expected one of {', '.join(sorted(known))}"
+            for name, known in self.choices.items()
+            if (value := getattr(self, name)) and value not in known
+        ]
+        return found + [
+            f"{whole}={getattr(self, whole)} is not a multiple of {part}={getattr(self, part)}"
+            for whole, part in self.multiples
+            if getattr(self, whole) % getattr(self, part)
+            and not (part == "num_attention_heads" and getattr(self, "head_dim", None))
+        ]
 
     @property
     def num_labels(self) -> int:

@@ -209,7 +209,7 @@ def test_gpt_neox_turns_as_files_of_v4_say():
             {"summary_type": "attn", "summary_activation": "swoosh", "n_embd": 10, "n_head": 3},
             [
                 f"summary_activation='swoosh': expected one of {ACTIVATION_NAMES}",
-                "summary_type='attn': expected one of first, last, mean, cls_index",
+                "summary_type='attn': expected one of cls_index, first, last, mean",
                 "n_embd=10 is not a multiple of n_head=3",
             ],
         ),
@@ -314,8 +314,8 @@ def test_bert_that_cannot_be_computed():
     assert str(error.value) == (
         "BertConfig cannot be computed:\n"
         f"  - hidden_act='swoosh': expected one of {ACTIVATION_NAMES}\n"
-        "  - position_embedding_type='relative_key': only 'absolute' is implemented\n"
         "  - hidden_size=10 is not a multiple of num_attention_heads=3\n"
+        "  - position_embedding_type='relative_key': only 'absolute' is implemented\n"
         "  - add_cross_attention=True needs is_decoder=True"
     )
 
@@ -325,8 +325,8 @@ def test_llama_that_cannot_be_computed():
         LlamaConfig(hidden_act="swoosh", hidden_size=10, num_attention_heads=3, num_key_value_heads=2, head_dim=None)
     assert str(error.value) == (
         "LlamaConfig cannot be computed:\n"
-        f"  - hidden_act='swoosh': expected one of {ACTIVATION_NAMES}\n"
         "  - hidden_size=10 is not a multiple of num_attention_heads=3\n"
+        f"  - hidden_act='swoosh': expected one of {ACTIVATION_NAMES}\n"
         "  - num_attention_heads=3 is not a multiple of num_key_value_heads=2\n"
         "  - rope_parameters do not describe rope_type 'default':\n"
         "  - rotary_dim: expected an even number up to head_dim = 3, got 3\n"

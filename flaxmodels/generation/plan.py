@@ -66,13 +66,11 @@ def plan(
     new_tokens = _new_tokens(model, prompt, chosen)
     way = _way(model, prompt, chosen, assistant_model, past_key_values)
     cached = 0 if past_key_values is None else _cached(model, past_key_values, texts, chosen)
-    length = prompt.input_ids.shape[1]
-    chunk = bucket(length - cached)
-    room = bucket(new_tokens + way.overshoot)
+    slots, room, chunk = _sizes(prompt.input_ids.shape[1], cached, new_tokens + way.overshoot)
     program = Program(
-        slots=max(bucket(length) + room, bucket(cached + chunk) if cached else 0),
-        room=room,
-        chunk=chunk,
+        slots,
+        room,
+        chunk,
         repeats=way.repeats,
         sample=bool(chosen.do_sample),
         custom=(logits_processor,) if callable(logits_processor) else tuple(logits_processor),
@@ -80,17 +78,9 @@ def plan(
         cache_dtype=None if cache_dtype is None else str(to_dtype(cache_dtype)),
         variant=way.variant,
     )
-    padded, ends, vocab_size = prompt.padded(), chosen.eos_token_ids, model.config.target_vocab_size
     request = Request(
-        padded.input_ids,
-        padded.attention_mask,
-        prompt_len=np.int32(length),
-        max_new_tokens=np.int32(new_tokens),
-        eos_token_ids=ids(ends),
-        pad_token_id=np.int32(chosen.pad_token_id if chosen.pad_token_id is not None else (*ends, 0)[0]),
-        settings=processing(chosen, vocab_size, length, "input_ids" in (texts.encoder or {})),
+        **_tokens(texts, chosen, new_tokens, model.config.target_vocab_size),
         **_randomness(chosen, prng_key, seed, len(prompt.input_ids)),
-        inputs_embeds=None if texts.embeds is None else _padded_embeds(texts.embeds, padded),
         encoder=texts.encoder,
         cache=past_key_values.layers if cached and past_key_values is not None else None,
         cached=np.int32(cached),
@@ -293,10 +283,29 @@ def _warn_once(message: str) -> None:
     logger.warning(message)
 
 
-def _padded_embeds(inputs_embeds: Any, padded: Prompt) -> jax.Array:
-    """Filled on the right as the prompt is."""
-    embeds = jnp.asarray(inputs_embeds)
-    return jnp.pad(embeds, ((0, 0), (0, padded.input_ids.shape[1] - embeds.shape[1]), (0, 0)))
+def _sizes(length: int, cached: int, new_tokens: int) -> tuple[int, int, int]:
+    """`slots`, `room` and `chunk` of a program, in steps that other prompts share; `cached` tokens are read already."""
+    chunk, room = bucket(length - cached), bucket(new_tokens)
+    slots = max(bucket(length) + room, bucket(cached + chunk) if cached else 0)
+    return slots, room, chunk
+
+
+def _tokens(texts: _Texts, settings: GenerationConfig, new_tokens: int, vocab_size: int) -> dict[str, Any]:
+    """The prompt filled up to a size that others share, and what becomes of the next tokens."""
+    padded, length, ends = texts.prompt.padded(), texts.prompt.input_ids.shape[1], settings.eos_token_ids
+    embeds = None if texts.embeds is None else jnp.asarray(texts.embeds)
+    if embeds is not None:
+        embeds = jnp.pad(embeds, ((0, 0), (0, padded.input_ids.shape[1] - length), (0, 0)))
+    return {
+        "input_ids": padded.input_ids,
+        "attention_mask": padded.attention_mask,
+        "inputs_embeds": embeds,
+        "prompt_len": np.int32(length),
+        "max_new_tokens": np.int32(new_tokens),
+        "eos_token_ids": ids(ends),
+        "pad_token_id": np.int32(settings.pad_token_id if settings.pad_token_id is not None else (*ends, 0)[0]),
+        "settings": processing(settings, vocab_size, length, "input_ids" in (texts.encoder or {})),
+    }
 
 
 def _randomness(settings: GenerationConfig, prng_key: jax.Array | None, seed: Any, batch: int) -> dict[str, Any]:

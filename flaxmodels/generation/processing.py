@@ -15,6 +15,33 @@ _WIDTH = 8
 """Lists of ids, and the sequences in them, are filled up to a multiple of it, so that others rarely compile anew."""
 
 
+_NUMBERS: dict[str, tuple[Any, type]] = {
+    "repetition_penalty": (1, np.float32),
+    "frequency_penalty": (0, np.float32),
+    "presence_penalty": (0, np.float32),
+    "no_repeat_ngram_size": (0, np.int32),
+    "remove_invalid_values": (False, np.bool_),
+    "renormalize_logits": (False, np.bool_),
+    "forced_bos_token_id": (None, np.int32),
+}
+"""Settings that are a number: the value that changes nothing, and the dtype."""
+_SOURCE_NUMBERS: dict[str, tuple[Any, type]] = {
+    "encoder_repetition_penalty": (1, np.float32),
+    "encoder_no_repeat_ngram_size": (0, np.int32),
+}
+"""Likewise, of what compares with the ids that an encoder read."""
+_SAMPLING_NUMBERS: dict[str, tuple[Any, type]] = {
+    "temperature": (1, np.float32),
+    "top_k": (0, np.int32),
+    "top_p": (1, np.float32),
+    "typical_p": (1, np.float32),
+    "min_p": (0, np.float32),
+    "epsilon_cutoff": (0, np.float32),
+    "eta_cutoff": (0, np.float32),
+}
+"""Likewise, of what matters where tokens are drawn."""
+
+
 def processing(settings: GenerationConfig, vocab_size: int, prompt_len: int, has_source: bool) -> dict[str, Any]:
     """The values by the name of their setting. `has_source`: whether the encoder was given ids.
 
@@ -22,38 +49,40 @@ def processing(settings: GenerationConfig, vocab_size: int, prompt_len: int, has
         FlaxModelsError: a token id that the model does not have.
     """
     _check_ids(settings, vocab_size)
-    ends = ids(settings.eos_token_ids)
+    numbers = _NUMBERS | (_SOURCE_NUMBERS if has_source else {}) | (_SAMPLING_NUMBERS if settings.do_sample else {})
+    values = {
+        name: kind(value)
+        for name, (neutral, kind) in numbers.items()
+        if (value := getattr(settings, name)) not in (None, neutral)
+    }
+    return values | _of_ends(settings) | _of_lists(settings, prompt_len) | _of_timestamps(settings, vocab_size)
+
+
+def _of_ends(settings: GenerationConfig) -> dict[str, Any]:
+    """What acts on the tokens that end a text."""
     values: dict[str, Any] = {}
+    if settings.forced_eos_token_id is not None:
+        values["forced_eos_token_id"] = ids(np.atleast_1d(settings.forced_eos_token_id).tolist())
+    if not settings.eos_token_ids:
+        return values
+    ends = ids(settings.eos_token_ids)
+    for name in ("min_length", "min_new_tokens"):
+        if least := getattr(settings, name):
+            values[name] = (np.int32(least), ends)
+    if settings.exponential_decay_length_penalty:
+        start, factor = settings.exponential_decay_length_penalty
+        values["exponential_decay_length_penalty"] = (np.int32(start), np.float32(factor), ends)
+    return values
 
-    def number(name: str, neutral: Any, kind: type = np.float32) -> None:
-        if (value := getattr(settings, name)) not in (None, neutral):
-            values[name] = kind(value)
 
-    number("repetition_penalty", 1)
-    number("frequency_penalty", 0)
-    number("presence_penalty", 0)
-    number("no_repeat_ngram_size", 0, np.int32)
-    if has_source:
-        number("encoder_repetition_penalty", 1)
-        number("encoder_no_repeat_ngram_size", 0, np.int32)
-    number("remove_invalid_values", False, np.bool_)
-    number("renormalize_logits", False, np.bool_)
-    number("forced_bos_token_id", None, np.int32)
+def _of_lists(settings: GenerationConfig, prompt_len: int) -> dict[str, Any]:
+    """What acts on listed tokens, or on listed sequences of them."""
+    values: dict[str, Any] = {}
     if biases := _sequence_biases(settings):
         values["sequence_bias"] = (_sequences(list(biases)), _filled(list(biases.values()), 0.0, np.float32))
     if settings.bad_words_ids:
         words = [word for word in settings.bad_words_ids if list(word) not in [[end] for end in settings.eos_token_ids]]
         values["bad_words_ids"] = _sequences(words)
-    if settings.eos_token_ids:
-        if settings.min_length:
-            values["min_length"] = (np.int32(settings.min_length), ends)
-        if settings.min_new_tokens:
-            values["min_new_tokens"] = (np.int32(settings.min_new_tokens), ends)
-        if settings.exponential_decay_length_penalty:
-            start, factor = settings.exponential_decay_length_penalty
-            values["exponential_decay_length_penalty"] = (np.int32(start), np.float32(factor), ends)
-    if settings.forced_eos_token_id is not None:
-        values["forced_eos_token_id"] = ids(np.atleast_1d(settings.forced_eos_token_id).tolist())
     if forced := [pair for pair in settings.forced_decoder_ids or () if pair[1] is not None]:
         places, tokens = zip(*forced, strict=True)
         values["forced_decoder_ids"] = np.stack([ids(places), ids(tokens)], axis=-1)
@@ -62,22 +91,20 @@ def processing(settings: GenerationConfig, vocab_size: int, prompt_len: int, has
     if (tokens := settings.begin_suppress_tokens) is not None and len(tokens):
         is_second = prompt_len == 1 and settings.forced_bos_token_id is not None
         values["begin_suppress_tokens"] = (np.int32(is_second), ids(tokens))
-    if settings.return_timestamps and (quiet := settings.no_timestamps_token_id) is not None:
-        end = next(token for token in (*settings.eos_token_ids, settings.bos_token_id, quiet) if token is not None)
-        latest = settings.max_initial_timestamp_index
-        latest = vocab_size if latest is None else quiet + 1 + latest
-        values["return_timestamps"] = (np.int32(quiet), np.int32(end), np.int32(latest))
     if settings.logit_bias:
         tokens, biases = zip(*((int(token), bias) for token, bias in settings.logit_bias.items()), strict=True)
         values["logit_bias"] = (ids(tokens), _filled(biases, 0.0, np.float32))
-    if settings.do_sample:
-        number("temperature", 1)
-        number("top_k", 0, np.int32)
-        for name in ("top_p", "typical_p"):
-            number(name, 1)
-        for name in ("min_p", "epsilon_cutoff", "eta_cutoff"):
-            number(name, 0)
     return values
+
+
+def _of_timestamps(settings: GenerationConfig, vocab_size: int) -> dict[str, Any]:
+    """The rules of a speech model's timestamps."""
+    quiet, latest = settings.no_timestamps_token_id, settings.max_initial_timestamp_index
+    if not settings.return_timestamps or quiet is None:
+        return {}
+    end = next(token for token in (*settings.eos_token_ids, settings.bos_token_id, quiet) if token is not None)
+    latest = vocab_size if latest is None else quiet + 1 + latest
+    return {"return_timestamps": (np.int32(quiet), np.int32(end), np.int32(latest))}
 
 
 def ids(tokens: Sequence[int]) -> np.ndarray:

@@ -50,6 +50,8 @@ class BartConfig(EncoderDecoderConfig):
         "num_hidden_layers": "encoder_layers",
         "num_attention_heads": "encoder_attention_heads",
     }
+    choices = {"activation_function": ACTIVATIONS}
+    multiples = (("d_model", "encoder_attention_heads"), ("d_model", "decoder_attention_heads"))
 
     vocab_size: int = 50265
     max_position_embeddings: int = 1024
@@ -75,18 +77,6 @@ class BartConfig(EncoderDecoderConfig):
     eos_token_id: int | list[int] | None = 2
     decoder_start_token_id: int | None = 2
     forced_eos_token_id: int | None = 2
-
-    def problems(self) -> list[str]:
-        found = []
-        if self.activation_function not in ACTIVATIONS:
-            known = ", ".join(sorted(ACTIVATIONS))
-            found.append(f"activation_function={self.activation_function!r}: expected one of {known}")
-        found += [
-            f"d_model={self.d_model} is not a multiple of {name}={heads}"
-            for name in ("encoder_attention_heads", "decoder_attention_heads")
-            if self.d_model % (heads := getattr(self, name))
-        ]
-        return found
 
     @property
     def shares_embeddings(self) -> bool:

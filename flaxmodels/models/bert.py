@@ -41,6 +41,8 @@ class BertConfig(PreTrainedConfig):
     """Configuration of BERT; the defaults are those of bert-base-uncased."""
 
     model_type = "bert"
+    choices = {"hidden_act": ACTIVATIONS}
+    multiples = (("hidden_size", "num_attention_heads"),)
 
     vocab_size: int = 30522
     hidden_size: int = 768
@@ -60,15 +62,9 @@ class BertConfig(PreTrainedConfig):
     classifier_dropout: float | None = None
 
     def problems(self) -> list[str]:
-        found = []
-        if self.hidden_act not in ACTIVATIONS:
-            found.append(f"hidden_act={self.hidden_act!r}: expected one of {', '.join(sorted(ACTIVATIONS))}")
+        found = super().problems()
         if self.position_embedding_type != "absolute":
             found.append(f"position_embedding_type={self.position_embedding_type!r}: only 'absolute' is implemented")
-        if self.hidden_size % self.num_attention_heads:
-            found.append(
-                f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads={self.num_attention_heads}"
-            )
         if self.add_cross_attention and not self.is_decoder:
             found.append("add_cross_attention=True needs is_decoder=True")
         return found

@@ -38,6 +38,7 @@ class BloomConfig(PreTrainedConfig):
 
     model_type = "bloom"
     attribute_map = {"n_embed": "hidden_size", "num_attention_heads": "n_head", "num_hidden_layers": "n_layer"}
+    multiples = (("hidden_size", "n_head"),)
 
     vocab_size: int = 250880
     hidden_size: int = 64
@@ -55,9 +56,7 @@ class BloomConfig(PreTrainedConfig):
     slow_but_exact: bool = False
 
     def problems(self) -> list[str]:
-        found = []
-        if self.hidden_size % self.n_head:
-            found.append(f"hidden_size={self.hidden_size} is not a multiple of n_head={self.n_head}")
+        found = super().problems()
         if self.slow_but_exact and self.pretraining_tp > 1:
             found.append(f"slow_but_exact=True with pretraining_tp={self.pretraining_tp} is not implemented")
         return found

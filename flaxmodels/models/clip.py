@@ -41,6 +41,9 @@ WRONG_END = 2
 class TowerConfig(PreTrainedConfig):
     """What the configurations of all towers have, here and in models that are built on this one."""
 
+    choices = {"hidden_act": ACTIVATIONS}
+    multiples = (("hidden_size", "num_attention_heads"),)
+
     hidden_size: int = 768
     intermediate_size: int = 3072
     num_hidden_layers: int = 12
@@ -50,19 +53,11 @@ class TowerConfig(PreTrainedConfig):
     attention_dropout: float = 0.0
 
     def problems(self) -> list[str]:
-        found = []
-        if self.hidden_act not in ACTIVATIONS:
-            found.append(f"hidden_act={self.hidden_act!r}: expected one of {', '.join(sorted(ACTIVATIONS))}")
-        if self.hidden_size % self.num_attention_heads:
-            found.append(
-                f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads={self.num_attention_heads}"
-            )
-        found += [
+        return super().problems() + [
             f"{name}={size!r}: only squares are implemented, whose size is one number"
             for name in ("image_size", "patch_size")
             if not isinstance(size := vars(self).get(name, 1), int)
         ]
-        return found
 
 
 class CLIPTextConfig(TowerConfig):

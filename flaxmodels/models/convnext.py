@@ -31,6 +31,7 @@ class ConvNextConfig(BackboneConfig):
 
     model_type = "convnext"
     attribute_map = {"num_hidden_layers": "num_stages"}
+    choices = {"hidden_act": ACTIVATIONS}
 
     num_channels: int = 3
     patch_size: int = 4
@@ -50,8 +51,6 @@ class ConvNextConfig(BackboneConfig):
 
     def problems(self) -> list[str]:
         found = super().problems()
-        if self.hidden_act not in ACTIVATIONS:
-            found.append(f"hidden_act={self.hidden_act!r}: expected one of {', '.join(sorted(ACTIVATIONS))}")
         for name in ("depths", "hidden_sizes"):
             if len(given := getattr(self, name)) != self.num_stages:
                 found.append(f"{name}={given} does not have num_stages={self.num_stages} entries")

@@ -38,6 +38,8 @@ class DistilBertConfig(PreTrainedConfig):
 
     model_type = "distilbert"
     attribute_map = {"hidden_size": "dim", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"}
+    choices = {"activation": ACTIVATIONS}
+    multiples = (("dim", "n_heads"),)
 
     vocab_size: int = 30522
     max_position_embeddings: int = 512
@@ -53,14 +55,6 @@ class DistilBertConfig(PreTrainedConfig):
     qa_dropout: float = 0.1
     seq_classif_dropout: float = 0.2
     pad_token_id: int | None = 0
-
-    def problems(self) -> list[str]:
-        found = []
-        if self.activation not in ACTIVATIONS:
-            found.append(f"activation={self.activation!r}: expected one of {', '.join(sorted(ACTIVATIONS))}")
-        if self.dim % self.n_heads:
-            found.append(f"dim={self.dim} is not a multiple of n_heads={self.n_heads}")
-        return found
 
 
 class DistilBertEmbeddings(Module):

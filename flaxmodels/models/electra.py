@@ -37,6 +37,7 @@ class ElectraConfig(BertConfig):
     """Configuration of ELECTRA; the defaults are those of electra-small-discriminator."""
 
     model_type = "electra"
+    choices = {**BertConfig.choices, "summary_type": SUMMARIES, "summary_activation": ACTIVATIONS}
 
     embedding_size: int = 128
     hidden_size: int = 256
@@ -49,12 +50,6 @@ class ElectraConfig(BertConfig):
 
     def problems(self) -> list[str]:
         found = super().problems()
-        if self.summary_type not in SUMMARIES:
-            found.append(f"summary_type={self.summary_type!r}: expected one of {', '.join(SUMMARIES)}")
-        if self.summary_activation and self.summary_activation not in ACTIVATIONS:
-            found.append(
-                f"summary_activation={self.summary_activation!r}: expected one of {', '.join(sorted(ACTIVATIONS))}"
-            )
         if getattr(self, "summary_proj_to_labels", False):
             found.append("summary_proj_to_labels=True: only a projection to hidden_size is implemented")
         return found

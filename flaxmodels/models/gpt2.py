@@ -47,6 +47,12 @@ class GPT2Config(PreTrainedConfig):
         "num_attention_heads": "n_head",
         "num_hidden_layers": "n_layer",
     }
+    choices = {
+        "activation_function": ACTIVATIONS,
+        "summary_activation": ACTIVATIONS,
+        "summary_type": SequenceSummary.kinds,
+    }
+    multiples = (("n_embd", "n_head"),)
 
     vocab_size: int = 50257
     n_positions: int = 1024
@@ -73,19 +79,6 @@ class GPT2Config(PreTrainedConfig):
     bos_token_id: int | None = 50256
     eos_token_id: int | list[int] | None = 50256
     use_cache: bool = True
-
-    def problems(self) -> list[str]:
-        known = ", ".join(sorted(ACTIVATIONS))
-        found = [
-            f"{name}={value!r}: expected one of {known}"
-            for name in ("activation_function", "summary_activation")
-            if (value := getattr(self, name)) and value not in ACTIVATIONS
-        ]
-        if self.summary_type not in SequenceSummary.kinds:
-            found.append(f"summary_type={self.summary_type!r}: expected one of {', '.join(SequenceSummary.kinds)}")
-        if self.n_embd % self.n_head:
-            found.append(f"n_embd={self.n_embd} is not a multiple of n_head={self.n_head}")
-        return found
 
 
 class GPT2Attention(Module):

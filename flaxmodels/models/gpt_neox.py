@@ -36,6 +36,8 @@ class GPTNeoXConfig(PreTrainedConfig):
     """Configuration of GPT-NeoX; the defaults are those of GPT-NeoX 20B."""
 
     model_type = "gpt_neox"
+    choices = {"hidden_act": ACTIVATIONS}
+    multiples = (("hidden_size", "num_attention_heads"),)
 
     vocab_size: int = 50432
     hidden_size: int = 6144
@@ -61,13 +63,7 @@ class GPTNeoXConfig(PreTrainedConfig):
     attention_bias: bool = True
 
     def problems(self) -> list[str]:
-        found = []
-        if self.hidden_act not in ACTIVATIONS:
-            found.append(f"hidden_act={self.hidden_act!r}: expected one of {', '.join(sorted(ACTIVATIONS))}")
-        if self.hidden_size % self.num_attention_heads:
-            found.append(
-                f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads={self.num_attention_heads}"
-            )
+        found = super().problems()
         try:
             self.rope  # noqa: B018
         except ConfigError as error:

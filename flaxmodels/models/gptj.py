@@ -39,6 +39,8 @@ class GPTJConfig(PreTrainedConfig):
         "num_attention_heads": "n_head",
         "num_hidden_layers": "n_layer",
     }
+    choices = {"activation_function": ACTIVATIONS}
+    multiples = (("n_embd", "n_head"),)
 
     vocab_size: int = 50400
     n_positions: int = 2048
@@ -59,12 +61,7 @@ class GPTJConfig(PreTrainedConfig):
     tie_word_embeddings: bool = False
 
     def problems(self) -> list[str]:
-        found = []
-        if self.activation_function not in ACTIVATIONS:
-            known = ", ".join(sorted(ACTIVATIONS))
-            found.append(f"activation_function={self.activation_function!r}: expected one of {known}")
-        if self.n_embd % self.n_head:
-            found.append(f"n_embd={self.n_embd} is not a multiple of n_head={self.n_head}")
+        found = super().problems()
         if not 0 < self.rope.rotary_dim <= self.features_per_head or self.rope.rotary_dim % 2:
             most = self.features_per_head
             found.append(f"rotary_dim={self.rotary_dim}: expected an even number up to n_embd / n_head = {most}")

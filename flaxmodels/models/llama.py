@@ -40,6 +40,7 @@ class LlamaConfig(PreTrainedConfig):
     """Configuration of Llama; the defaults are those of Llama 7B."""
 
     model_type = "llama"
+    multiples = (("hidden_size", "num_attention_heads"),)
 
     vocab_size: int = 32000
     hidden_size: int = 4096
@@ -64,13 +65,9 @@ class LlamaConfig(PreTrainedConfig):
     use_cache: bool = True
 
     def problems(self) -> list[str]:
-        found = []
+        found = super().problems()
         if self.activation not in ACTIVATIONS:
             found.append(f"hidden_act={self.activation!r}: expected one of {', '.join(sorted(ACTIVATIONS))}")
-        if self.head_dim is None and self.hidden_size % self.num_attention_heads:
-            found.append(
-                f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads={self.num_attention_heads}"
-            )
         if self.num_attention_heads % self.kv_heads:
             found.append(
                 f"num_attention_heads={self.num_attention_heads} is not a multiple of "

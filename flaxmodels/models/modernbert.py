@@ -47,6 +47,12 @@ class ModernBertConfig(PreTrainedConfig):
     """
 
     model_type = "modernbert"
+    choices = {
+        "hidden_activation": ACTIVATIONS,
+        "classifier_activation": ACTIVATIONS,
+        "classifier_pooling": ("cls", "mean"),
+    }
+    multiples = (("hidden_size", "num_attention_heads"),)
 
     vocab_size: int = 50368
     hidden_size: int = 768
@@ -82,17 +88,7 @@ class ModernBertConfig(PreTrainedConfig):
     sparse_pred_ignore_index: int = -100
 
     def problems(self) -> list[str]:
-        found = [
-            f"{name}={value!r}: expected one of {', '.join(sorted(ACTIVATIONS))}"
-            for name in ("hidden_activation", "classifier_activation")
-            if (value := getattr(self, name)) not in ACTIVATIONS
-        ]
-        if self.hidden_size % self.num_attention_heads:
-            found.append(
-                f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads={self.num_attention_heads}"
-            )
-        if self.classifier_pooling not in ("cls", "mean"):
-            found.append(f"classifier_pooling={self.classifier_pooling!r}: expected cls or mean")
+        found = super().problems()
         if len(self.kinds) != self.num_hidden_layers or not set(self.kinds) <= {GLOBAL, LOCAL}:
             found.append(f"layer_types: expected {GLOBAL} or {LOCAL} for each of {self.num_hidden_layers} layers")
         try:

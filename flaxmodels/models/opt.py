@@ -36,6 +36,8 @@ class OPTConfig(PreTrainedConfig):
 
     model_type = "opt"
     attribute_map = {"initializer_range": "init_std"}
+    choices = {"activation_function": ACTIVATIONS}
+    multiples = (("hidden_size", "num_attention_heads"),)
 
     vocab_size: int = 50272
     hidden_size: int = 768
@@ -57,17 +59,6 @@ class OPTConfig(PreTrainedConfig):
     eos_token_id: int | list[int] | None = 2
     enable_bias: bool = True
     layer_norm_elementwise_affine: bool = True
-
-    def problems(self) -> list[str]:
-        found = []
-        if self.activation_function not in ACTIVATIONS:
-            known = ", ".join(sorted(ACTIVATIONS))
-            found.append(f"activation_function={self.activation_function!r}: expected one of {known}")
-        if self.hidden_size % self.num_attention_heads:
-            found.append(
-                f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads={self.num_attention_heads}"
-            )
-        return found
 
     @property
     def embedding_features(self) -> int:

@@ -28,6 +28,7 @@ class ResNetConfig(BackboneConfig):
     """Configuration of ResNet; the defaults are those of ResNet-50."""
 
     model_type = "resnet"
+    choices = {"hidden_act": ACTIVATIONS, "layer_type": ("basic", "bottleneck")}
 
     num_channels: int = 3
     embedding_size: int = 64
@@ -44,10 +45,6 @@ class ResNetConfig(BackboneConfig):
 
     def problems(self) -> list[str]:
         found = super().problems()
-        if self.hidden_act not in ACTIVATIONS:
-            found.append(f"hidden_act={self.hidden_act!r}: expected one of {', '.join(sorted(ACTIVATIONS))}")
-        if self.layer_type not in ("basic", "bottleneck"):
-            found.append(f"layer_type={self.layer_type!r}: expected basic or bottleneck")
         if len(self.depths) != len(self.hidden_sizes):
             found.append(f"depths={self.depths} and hidden_sizes={self.hidden_sizes} differ in length")
         return found

@@ -99,7 +99,7 @@ class T5Config(EncoderDecoderConfig):
         return self.num_decoder_layers if decodes and self.num_decoder_layers is not None else self.num_layers
 
     def problems(self) -> list[str]:
-        found = []
+        found = super().problems()
         if self.feed_forward_proj.rpartition("-")[0] not in ("", "gated") or self.feed_forward[0] not in ACTIVATIONS:
             known = ", ".join(sorted(ACTIVATIONS))
             found.append(

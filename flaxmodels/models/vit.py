@@ -41,6 +41,9 @@ Size = int | list[int] | tuple[int, int]
 class PatchConfig(PreTrainedConfig):
     """What the configurations of all encoders of patches have; the defaults are those of ViT-B."""
 
+    choices = {"hidden_act": ACTIVATIONS}
+    multiples = (("hidden_size", "num_attention_heads"),)
+
     hidden_size: int = 768
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
@@ -55,12 +58,6 @@ class PatchConfig(PreTrainedConfig):
 
     def problems(self) -> list[str]:
         found = super().problems()
-        if self.hidden_act not in ACTIVATIONS:
-            found.append(f"hidden_act={self.hidden_act!r}: expected one of {', '.join(sorted(ACTIVATIONS))}")
-        if getattr(self, "head_dim", None) is None and self.hidden_size % self.num_attention_heads:
-            found.append(
-                f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads={self.num_attention_heads}"
-            )
         if min(self.grid(self.image_size)) < 1:
             found.append(f"image_size={self.image_size} is smaller than patch_size={self.patch_size}")
         return found
@@ -81,18 +78,13 @@ class ViTConfig(PatchConfig):
     """Configuration of ViT; the defaults are those of google/vit-base-patch16-224."""
 
     model_type = "vit"
+    choices = {**PatchConfig.choices, "pooler_act": ACTIVATIONS}
 
     intermediate_size: int = 3072
     qkv_bias: bool = True
     encoder_stride: int = 16
     pooler_output_size: int | None = None
     pooler_act: str = "tanh"
-
-    def problems(self) -> list[str]:
-        found = super().problems()
-        if self.pooler_act not in ACTIVATIONS:
-            found.append(f"pooler_act={self.pooler_act!r}: expected one of {', '.join(sorted(ACTIVATIONS))}")
-        return found
 
 
 def _pair(size: Size) -> tuple[int, int]:

@@ -44,6 +44,16 @@ class Wav2Vec2Config(PreTrainedConfig):
     """Configuration of wav2vec 2.0; the defaults are those of wav2vec2-base-960h."""
 
     model_type = "wav2vec2"
+    choices = {
+        "hidden_act": ACTIVATIONS,
+        "feat_extract_activation": ACTIVATIONS,
+        "feat_extract_norm": ("group", "layer"),
+    }
+    multiples = (
+        ("hidden_size", "num_attention_heads"),
+        ("hidden_size", "num_conv_pos_embedding_groups"),
+        ("codevector_dim", "num_codevector_groups"),
+    )
 
     vocab_size: int | None = 32
     hidden_size: int = 768
@@ -102,24 +112,10 @@ class Wav2Vec2Config(PreTrainedConfig):
     adapter_attn_dim: int | None = None
 
     def problems(self) -> list[str]:
-        known = ", ".join(sorted(ACTIVATIONS))
-        found = [
-            f"{name}={value!r}: expected one of {known}"
-            for name in ("hidden_act", "feat_extract_activation")
-            if (value := getattr(self, name)) not in ACTIVATIONS
-        ]
-        if self.feat_extract_norm not in ("group", "layer"):
-            found.append(f"feat_extract_norm={self.feat_extract_norm!r}: expected 'group' or 'layer'")
+        found = super().problems()
         for names in (("conv_dim", "conv_stride", "conv_kernel"), ("tdnn_dim", "tdnn_kernel", "tdnn_dilation")):
             if len({len(getattr(self, name)) for name in names}) > 1:
                 found.append(f"{', '.join(names)}: expected as many numbers in each, one for each layer")
-        for whole, part in (
-            ("hidden_size", "num_attention_heads"),
-            ("hidden_size", "num_conv_pos_embedding_groups"),
-            ("codevector_dim", "num_codevector_groups"),
-        ):
-            if getattr(self, whole) % getattr(self, part):
-                found.append(f"{whole}={getattr(self, whole)} is not a multiple of {part}={getattr(self, part)}")
         return found
 
     @property

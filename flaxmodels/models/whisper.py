@@ -52,6 +52,8 @@ class WhisperConfig(EncoderDecoderConfig):
         "num_attention_heads": "encoder_attention_heads",
         "max_position_embeddings": "max_target_positions",
     }
+    choices = {"activation_function": ACTIVATIONS}
+    multiples = (("d_model", "encoder_attention_heads"), ("d_model", "decoder_attention_heads"))
 
     vocab_size: int = 51865
     num_mel_bins: int = 80
@@ -91,17 +93,9 @@ class WhisperConfig(EncoderDecoderConfig):
     median_filter_width: int = 7
 
     def problems(self) -> list[str]:
-        found = []
-        if self.activation_function not in ACTIVATIONS:
-            known = ", ".join(sorted(ACTIVATIONS))
-            found.append(f"activation_function={self.activation_function!r}: expected one of {known}")
+        found = super().problems()
         if self.d_model % 2:
             found.append(f"d_model={self.d_model} is odd, but positions are pairs of sines and cosines")
-        found += [
-            f"d_model={self.d_model} is not a multiple of {name}={heads}"
-            for name in ("encoder_attention_heads", "decoder_attention_heads")
-            if self.d_model % (heads := getattr(self, name))
-        ]
         return found
 
 
