@@ -26,6 +26,7 @@ from flaxmodels.nn.module import Module, ModuleList, param
 from flaxmodels.nn.multihead import MultiHeadAttention
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
+from flaxmodels.nn.speech import AMSoftmaxLoss, GumbelVectorQuantizer, TDNNLayer, moments
 from flaxmodels.nn.stack import BlockOutput, Stack, StackOutput
 from flaxmodels.outputs import (
     CausalLMOutput,
@@ -426,42 +427,19 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
         return hidden_states
 
 
-class Wav2Vec2GumbelVectorQuantizer(Module):
-    """Code vectors in the place of features: the likeliest, in training one drawn (arXiv 1611.01144)."""
-
-    def __init__(self, config: Wav2Vec2Config, policy: Policy):
-        self.groups, self.temperature = config.num_codevector_groups, 2.0
-        choices = self.groups * config.num_codevectors_per_group
-        size = config.codevector_dim // self.groups
-        self.codevectors = param((1, choices, size), policy.param_dtype, uniform(1.0))
-        self.weight_proj = Linear(config.conv_dim[-1], choices, policy, init=normal(1.0))
-
-    def __call__(self, features, mask_time_indices, dropout_rng):
-        """Vectors `[batch, frames, codevector_dim]`, and the perplexity of their choice at the masked frames."""
-        logits = self.weight_proj(features).astype(jnp.float32)
-        logits = logits.reshape(*logits.shape[:-1], self.groups, -1)
-        if dropout_rng is None:
-            chosen = shares = jax.nn.one_hot(logits.argmax(-1), logits.shape[-1])
-        else:
-            noise = jax.random.gumbel(dropout_rng, logits.shape)
-            soft, shares = jax.nn.softmax((logits + noise) / self.temperature), jax.nn.softmax(logits)
-            chosen = jax.lax.stop_gradient(jax.nn.one_hot(soft.argmax(-1), soft.shape[-1]) - soft) + soft
-        table = self.codevectors[...].reshape(self.groups, logits.shape[-1], -1)
-        vectors = jnp.einsum("btgv,gvd->btgd", chosen, table.astype(jnp.float32))
-        vectors = vectors.reshape(*vectors.shape[:2], -1).astype(features.dtype)
-        where = None if mask_time_indices is None else jnp.asarray(mask_time_indices, bool)[..., None, None]
-        mean = shares.mean((0, 1), where=where)
-        perplexity = jnp.exp(-jax.scipy.special.xlogy(mean, mean).sum(-1)).sum()
-        return vectors, perplexity.astype(features.dtype)
-
-
 class Wav2Vec2ForPreTraining(Wav2Vec2PreTrainedModel):
     """What the contrastive loss compares: the encoder's output, and the sound itself as code vectors."""
 
     def build(self, config: Wav2Vec2Config, policy: Policy):
         init = normal(config.initializer_range)
         self.wav2vec2 = Wav2Vec2Model.part(config, policy)
-        self.quantizer = Wav2Vec2GumbelVectorQuantizer(config, policy)
+        self.quantizer = GumbelVectorQuantizer(
+            config.conv_dim[-1],
+            config.codevector_dim,
+            config.num_codevector_groups,
+            config.num_codevectors_per_group,
+            policy,
+        )
         self.project_hid = Linear(config.hidden_size, config.proj_codevector_dim, policy, init=init)
         self.project_q = Linear(config.codevector_dim, config.proj_codevector_dim, policy, init=init)
 
@@ -549,27 +527,6 @@ class Wav2Vec2ForAudioFrameClassification(Wav2Vec2WithLayerSum):
         return TokenClassifierOutput(logits=self.classifier(hidden_states), **kept)
 
 
-class TDNNLayer(Module):
-    """A dense layer of each frame and some around it (time delay neural network)."""
-
-    def __init__(self, config: Wav2Vec2Config, policy: Policy, number: int):
-        self.width, self.dilation = config.tdnn_kernel[number], config.tdnn_dilation[number]
-        features = config.tdnn_dim[max(number - 1, 0)] * self.width
-        self.kernel = Linear(features, config.tdnn_dim[number], policy, init=normal(config.initializer_range))
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        count = x.shape[1] - (self.width - 1) * self.dilation
-        around = [x[:, place * self.dilation :][:, :count] for place in range(self.width)]
-        return jax.nn.relu(self.kernel(jnp.concatenate(around, axis=-1)))
-
-
-class AMSoftmaxLoss(Module):
-    """The speakers' directions of additive margin softmax (arXiv 1801.05599), which training alone uses."""
-
-    def __init__(self, config: Wav2Vec2Config, policy: Policy):
-        self.weight = param((config.xvector_output_dim, config.num_labels), policy.param_dtype, normal(1.0))
-
-
 class Wav2Vec2ForXVector(Wav2Vec2WithLayerSum):
     """Who speaks, by mean and deviation over time (x-vectors)."""
 
@@ -579,10 +536,15 @@ class Wav2Vec2ForXVector(Wav2Vec2WithLayerSum):
         super().build(config, policy)
         init, size = normal(config.initializer_range), config.xvector_output_dim
         self.projector = Linear(config.hidden_size, config.tdnn_dim[0], policy, init=init)
-        self.tdnn = ModuleList(TDNNLayer(config, policy, number) for number in range(len(config.tdnn_dim)))
+        widths = zip((config.tdnn_dim[0], *config.tdnn_dim), config.tdnn_dim, strict=False)
+        shapes = zip(widths, config.tdnn_kernel, config.tdnn_dilation, strict=True)
+        self.tdnn = ModuleList(
+            TDNNLayer(*features, policy, width=width, dilation=dilation, init=init)
+            for features, width, dilation in shapes
+        )
         self.feature_extractor = Linear(2 * config.tdnn_dim[-1], size, policy, init=init)
         self.classifier = Linear(size, size, policy, init=init)
-        self.objective = AMSoftmaxLoss(config, policy)
+        self.objective = AMSoftmaxLoss(size, config.num_labels, policy)
 
     def classify(self, hidden_states, inputs, kept):
         lengths = lengths_of(self.config, inputs.get("attention_mask"), hidden_states)
@@ -600,14 +562,3 @@ def lengths_of(config: Wav2Vec2Config, attention_mask: jax.Array | None, hidden_
     if attention_mask is None:
         return jnp.full(len(hidden_states), hidden_states.shape[1])
     return config.adapted(config.frames(attention_mask.sum(-1)))
-
-
-def moments(x: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean and deviation, `[batch, features]`, of the first `lengths` frames of `[batch, frames, features]`."""
-    lengths, y = jnp.minimum(lengths, x.shape[1]), x.astype(jnp.float32)
-    there = (jnp.arange(x.shape[1])[None] < lengths[:, None])[..., None]
-    mean = y.mean(1, keepdims=True, where=there)
-    variance = jnp.where(there, jnp.square(y - mean), 0.0).sum(1) / jnp.maximum(lengths - 1, 1)[:, None]
-    varies = variance > 0  # the root has no gradient at 0
-    deviation = jnp.where(varies, jnp.sqrt(jnp.where(varies, variance, 1.0)), 0.0)
-    return mean[:, 0].astype(x.dtype), deviation.astype(x.dtype)
