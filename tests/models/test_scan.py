@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
+from models.comparisons import assert_close
 from models.tiny_configs import CASES, FIRSTS, HEADS, LAYERS
 from models.torch_reference import everything, inputs_for, tensors_in
 
@@ -28,7 +29,7 @@ def test_scanned_equals_unrolled(case, folder, model):
     scanned, inputs = case.ours.from_pretrained(folder, scan_layers=True), inputs_for(case)
     expected, found = (each(**inputs, **everything(case)) for each in (model, scanned))
     for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+        assert_close(ours, theirs, 1e-5)
 
 
 def test_scanned_layers_save_the_same_file(case, folder, tmp_path):
