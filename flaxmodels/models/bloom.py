@@ -19,13 +19,13 @@ from flaxmodels.models.gpt2 import (
     GPT2LMHeadModel,
     GPT2PreTrainedModel,
 )
-from flaxmodels.nn.activations import get_activation
 from flaxmodels.nn.alibi import alibi_bias
 from flaxmodels.nn.attention import cached_attention, split_heads
 from flaxmodels.nn.cache import Cache, LayerCache, self_attention_cache
 from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, embed
 from flaxmodels.nn.masks import decoder_mask, token_positions
+from flaxmodels.nn.mlp import MLP
 from flaxmodels.nn.module import Module
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
@@ -89,17 +89,6 @@ class BloomAttention(Module):
         return self.dense(mixed), weights, cache
 
 
-class BloomMLP(Module):
-    def __init__(self, config: BloomConfig, policy: Policy):
-        hidden, init = config.hidden_size, normal(config.initializer_range)
-        self.activation = get_activation("gelu_new")
-        self.dense_h_to_4h = Linear(hidden, 4 * hidden, policy, init=init)
-        self.dense_4h_to_h = Linear(4 * hidden, hidden, policy, init=init)
-
-    def __call__(self, hidden_states):
-        return self.dense_4h_to_h(self.activation(self.dense_h_to_4h(hidden_states)))
-
-
 class BloomBlock(Module):
     """Attention and MLP, each with a norm before it; the residuals are what comes before the norms, or behind them."""
 
@@ -109,7 +98,9 @@ class BloomBlock(Module):
         self.input_layernorm = LayerNorm(config.hidden_size, policy, epsilon=config.layer_norm_epsilon)
         self.self_attention = BloomAttention(config, policy)
         self.post_attention_layernorm = LayerNorm(config.hidden_size, policy, epsilon=config.layer_norm_epsilon)
-        self.mlp = BloomMLP(config, policy)
+        init, names = normal(config.initializer_range), ("dense_h_to_4h", "dense_4h_to_h")
+        hidden = config.hidden_size
+        self.mlp = MLP(hidden, 4 * hidden, policy, activation="gelu_new", names=names, init=init)
 
     def __call__(
         self,

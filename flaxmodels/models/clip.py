@@ -15,11 +15,12 @@ from jax.nn.initializers import Initializer, constant, normal
 from flaxmodels.config import PreTrainedConfig
 from flaxmodels.errors import FlaxModelsError
 from flaxmodels.model import PreTrainedModel, called_like_forward
-from flaxmodels.nn.activations import ACTIVATIONS, get_activation
+from flaxmodels.nn.activations import ACTIVATIONS
 from flaxmodels.nn.conv import Conv2d, channels_last
 from flaxmodels.nn.dropout import split_key
 from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, matmul
 from flaxmodels.nn.masks import decoder_mask
+from flaxmodels.nn.mlp import MLP
 from flaxmodels.nn.module import Module, param
 from flaxmodels.nn.multihead import MultiHeadAttention
 from flaxmodels.nn.partition import COLUMN, ROW
@@ -146,16 +147,6 @@ def block_inits(config: CLIPTextConfig | CLIPVisionConfig) -> BlockInits:
     return BlockInits(narrow, normal(width**-0.5 * factor), normal((2 * width) ** -0.5 * factor), narrow)
 
 
-class CLIPMLP(Module):
-    def __init__(self, config: TowerConfig, policy: Policy, inits: BlockInits):
-        self.activation = get_activation(config.hidden_act)
-        self.fc1 = Linear(config.hidden_size, config.intermediate_size, policy, init=inits.fc1)
-        self.fc2 = Linear(config.intermediate_size, config.hidden_size, policy, init=inits.fc2)
-
-    def __call__(self, hidden_states):
-        return self.fc2(self.activation(self.fc1(hidden_states)))
-
-
 class CLIPEncoderLayer(Module):
     def __init__(self, config: TowerConfig, policy: Policy, inits: BlockInits):
         self.self_attn = MultiHeadAttention(
@@ -167,7 +158,14 @@ class CLIPEncoderLayer(Module):
             out_init=inits.out,
         )
         self.layer_norm1 = LayerNorm(config.hidden_size, policy, epsilon=config.layer_norm_eps)
-        self.mlp = CLIPMLP(config, policy, inits)
+        self.mlp = MLP(
+            config.hidden_size,
+            config.intermediate_size,
+            policy,
+            activation=config.hidden_act,
+            init=inits.fc1,
+            out_init=inits.fc2,
+        )
         self.layer_norm2 = LayerNorm(config.hidden_size, policy, epsilon=config.layer_norm_eps)
 
     def __call__(

@@ -23,9 +23,9 @@ from flaxmodels.models.vit import (
     ViTPreTrainedModel,
     image_classifier,
 )
-from flaxmodels.nn.activations import get_activation
 from flaxmodels.nn.dropout import drop_path
 from flaxmodels.nn.linear import LayerNorm, Linear
+from flaxmodels.nn.mlp import MLP
 from flaxmodels.nn.module import Module, param
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
@@ -68,17 +68,6 @@ class Dinov2LayerScale(Module):
         return hidden_states * self.lambda1[...].astype(hidden_states.dtype)[None, None]
 
 
-class Dinov2MLP(Module):
-    def __init__(self, config: Dinov2Config, policy: Policy):
-        init = normal(config.initializer_range)
-        self.activation = get_activation(config.hidden_act)
-        self.fc1 = Linear(config.hidden_size, config.inner_features, policy, init=init)
-        self.fc2 = Linear(config.inner_features, config.hidden_size, policy, init=init)
-
-    def __call__(self, hidden_states):
-        return self.fc2(self.activation(self.fc1(hidden_states)))
-
-
 class Dinov2SwiGLUFFN(Module):
     """A gated feed-forward network (arXiv 2002.05202); the gate is the first half of one projection."""
 
@@ -101,7 +90,11 @@ class Dinov2Layer(ViTLayer):
         self.layer_scale2 = Dinov2LayerScale(config, policy)
 
     def add_feed_forward(self, config: Dinov2Config, policy: Policy) -> None:
-        self.mlp = Dinov2SwiGLUFFN(config, policy) if config.use_swiglu_ffn else Dinov2MLP(config, policy)
+        if config.use_swiglu_ffn:
+            self.mlp = Dinov2SwiGLUFFN(config, policy)
+        else:
+            init, inner = normal(config.initializer_range), config.inner_features
+            self.mlp = MLP(config.hidden_size, inner, policy, activation=config.hidden_act, init=init)
 
     def feed_forward(self, hidden_states):
         return self.mlp(hidden_states)

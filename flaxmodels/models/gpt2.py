@@ -16,13 +16,14 @@ from jax.nn.initializers import normal, zeros
 from flaxmodels.config import PreTrainedConfig
 from flaxmodels.errors import FlaxModelsError
 from flaxmodels.model import PreTrainedModel
-from flaxmodels.nn.activations import ACTIVATIONS, get_activation
+from flaxmodels.nn.activations import ACTIVATIONS
 from flaxmodels.nn.attention import cached_attention, split_heads
 from flaxmodels.nn.cache import Cache, LayerCache, self_attention_cache
 from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.heads import SequenceSummary, fold_choices, last_token, span_logits
 from flaxmodels.nn.linear import Conv1D, Embedding, LayerNorm, Linear, TiedLinear, embed, vocabulary_projection
 from flaxmodels.nn.masks import decoder_mask, new_places, padding_mask
+from flaxmodels.nn.mlp import MLP
 from flaxmodels.nn.module import Module, param
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
@@ -119,17 +120,6 @@ class GPT2Attention(Module):
         return dropout(self.c_proj(mixed), self.resid_dropout, outer), weights, cache
 
 
-class GPT2MLP(Module):
-    def __init__(self, config: GPT2Config, policy: Policy):
-        init, inner = normal(config.initializer_range), config.n_inner or 4 * config.n_embd
-        self.activation, self.dropout_rate = get_activation(config.activation_function), config.resid_pdrop
-        self.c_fc = Conv1D(config.n_embd, inner, policy, init=init)
-        self.c_proj = Conv1D(inner, config.n_embd, policy, init=init)
-
-    def __call__(self, hidden_states, dropout_rng):
-        return dropout(self.c_proj(self.activation(self.c_fc(hidden_states))), self.dropout_rate, dropout_rng)
-
-
 class GPT2Block(Module):
     def __init__(self, config: GPT2Config, policy: Policy):
         self.ln_1 = LayerNorm(config.n_embd, policy, epsilon=config.layer_norm_epsilon)
@@ -138,7 +128,16 @@ class GPT2Block(Module):
         self.crossattention = GPT2Attention(config, policy, crosses=True) if config.add_cross_attention else None
         if config.add_cross_attention:
             self.ln_cross_attn = LayerNorm(config.n_embd, policy, epsilon=config.layer_norm_epsilon)
-        self.mlp = GPT2MLP(config, policy)
+        self.dropout_rate = config.resid_pdrop
+        self.mlp = MLP(
+            config.n_embd,
+            config.n_inner or 4 * config.n_embd,
+            policy,
+            activation=config.activation_function,
+            names=("c_fc", "c_proj"),
+            layer=Conv1D,
+            init=normal(config.initializer_range),
+        )
 
     def __call__(
         self,
@@ -162,8 +161,8 @@ class GPT2Block(Module):
                 normed, memory_mask, number, memory=memory, dropout_rng=keys[1], **options
             )
             hidden_states = hidden_states + mixed
-        hidden_states = hidden_states + self.mlp(self.ln_2(hidden_states), keys[2])
-        return BlockOutput(hidden_states, cache, weights, cross_weights)
+        fed = dropout(self.mlp(self.ln_2(hidden_states)), self.dropout_rate, keys[2])
+        return BlockOutput(hidden_states + fed, cache, weights, cross_weights)
 
 
 class GPT2PreTrainedModel(PreTrainedModel):

@@ -18,12 +18,13 @@ from flaxmodels.models.gpt2 import (
     GPT2LMHeadModel,
     GPT2PreTrainedModel,
 )
-from flaxmodels.nn.activations import ACTIVATIONS, get_activation
+from flaxmodels.nn.activations import ACTIVATIONS
 from flaxmodels.nn.attention import cached_attention, split_heads
 from flaxmodels.nn.cache import Cache, LayerCache, self_attention_cache
 from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, embed
 from flaxmodels.nn.masks import decoder_mask, new_places
+from flaxmodels.nn.mlp import MLP
 from flaxmodels.nn.module import Module
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
@@ -107,16 +108,6 @@ class GPTNeoXAttention(Module):
         return self.dense(mixed), weights, cache
 
 
-class GPTNeoXMLP(Module):
-    def __init__(self, config: GPTNeoXConfig, policy: Policy):
-        self.activation, init = get_activation(config.hidden_act), normal(config.initializer_range)
-        self.dense_h_to_4h = Linear(config.hidden_size, config.intermediate_size, policy, init=init)
-        self.dense_4h_to_h = Linear(config.intermediate_size, config.hidden_size, policy, init=init)
-
-    def __call__(self, hidden_states):
-        return self.dense_4h_to_h(self.activation(self.dense_h_to_4h(hidden_states)))
-
-
 class GPTNeoXLayer(Module):
     """Attention and MLP beside each other, each with a norm of its own, or one behind the other."""
 
@@ -125,7 +116,14 @@ class GPTNeoXLayer(Module):
         self.input_layernorm = LayerNorm(config.hidden_size, policy, epsilon=config.layer_norm_eps)
         self.post_attention_layernorm = LayerNorm(config.hidden_size, policy, epsilon=config.layer_norm_eps)
         self.attention = GPTNeoXAttention(config, policy)
-        self.mlp = GPTNeoXMLP(config, policy)
+        self.mlp = MLP(
+            config.hidden_size,
+            config.intermediate_size,
+            policy,
+            activation=config.hidden_act,
+            names=("dense_h_to_4h", "dense_4h_to_h"),
+            init=normal(config.initializer_range),
+        )
 
     def __call__(
         self,

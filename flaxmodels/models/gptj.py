@@ -15,12 +15,13 @@ from flaxmodels.models.gpt2 import (
     GPT2LMHeadModel,
     GPT2PreTrainedModel,
 )
-from flaxmodels.nn.activations import ACTIVATIONS, get_activation
+from flaxmodels.nn.activations import ACTIVATIONS
 from flaxmodels.nn.attention import cached_attention, split_heads
 from flaxmodels.nn.cache import Cache, LayerCache, self_attention_cache
 from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, embed
 from flaxmodels.nn.masks import decoder_mask, new_places
+from flaxmodels.nn.mlp import MLP
 from flaxmodels.nn.module import Module
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
@@ -102,24 +103,21 @@ class GPTJAttention(Module):
         return dropout(self.out_proj(mixed), self.resid_dropout, outer), weights, cache
 
 
-class GPTJMLP(Module):
-    def __init__(self, config: GPTJConfig, policy: Policy):
-        init, inner = normal(config.initializer_range), config.n_inner or 4 * config.n_embd
-        self.activation, self.dropout_rate = get_activation(config.activation_function), config.resid_pdrop
-        self.fc_in = Linear(config.n_embd, inner, policy, init=init)
-        self.fc_out = Linear(inner, config.n_embd, policy, init=init)
-
-    def __call__(self, hidden_states, dropout_rng):
-        return dropout(self.fc_out(self.activation(self.fc_in(hidden_states))), self.dropout_rate, dropout_rng)
-
-
 class GPTJBlock(Module):
     """Attention and MLP of the same normed states."""
 
     def __init__(self, config: GPTJConfig, policy: Policy):
         self.ln_1 = LayerNorm(config.n_embd, policy, epsilon=config.layer_norm_epsilon)
         self.attn = GPTJAttention(config, policy)
-        self.mlp = GPTJMLP(config, policy)
+        self.dropout_rate = config.resid_pdrop
+        self.mlp = MLP(
+            config.n_embd,
+            config.n_inner or 4 * config.n_embd,
+            policy,
+            activation=config.activation_function,
+            names=("fc_in", "fc_out"),
+            init=normal(config.initializer_range),
+        )
 
     def __call__(
         self,
@@ -133,7 +131,8 @@ class GPTJBlock(Module):
     ) -> BlockOutput:
         keys, normed = split_key(dropout_rng, 2), self.ln_1(hidden_states)
         mixed, weights, cache = self.attn(normed, mask, rope, cache, output_attentions, keys[0])
-        return BlockOutput(hidden_states + mixed + self.mlp(normed, keys[1]), cache, weights)
+        fed = dropout(self.mlp(normed), self.dropout_rate, keys[1])
+        return BlockOutput(hidden_states + mixed + fed, cache, weights)
 
 
 class GPTJPreTrainedModel(GPT2PreTrainedModel):
