@@ -20,13 +20,13 @@ from flaxmodels.models.gpt2 import (
     GPT2PreTrainedModel,
 )
 from flaxmodels.nn.alibi import alibi_bias
-from flaxmodels.nn.attention import cached_attention, split_heads
 from flaxmodels.nn.cache import Cache, LayerCache, self_attention_cache
 from flaxmodels.nn.dropout import dropout, split_key
-from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, embed
+from flaxmodels.nn.linear import Embedding, LayerNorm, embed
 from flaxmodels.nn.masks import decoder_mask, token_positions
 from flaxmodels.nn.mlp import MLP
 from flaxmodels.nn.module import Module
+from flaxmodels.nn.multihead import FusedAttention
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
 from flaxmodels.nn.stack import BlockOutput, Stack
@@ -62,33 +62,6 @@ class BloomConfig(PreTrainedConfig):
         return found
 
 
-class BloomAttention(Module):
-    """`query_key_value` gives query, key and value of the first head, then those of the second, and so on."""
-
-    def __init__(self, config: BloomConfig, policy: Policy):
-        self.heads, self.implementation = config.n_head, policy.attn_implementation
-        self.dropout_rate = config.attention_dropout
-        hidden, init = config.hidden_size, normal(config.initializer_range)
-        self.query_key_value = Linear(hidden, 3 * hidden, policy, init=init)
-        self.dense = Linear(hidden, hidden, policy, init=init)
-
-    def __call__(self, hidden_states, mask, bias, cache, output_attentions, dropout_rng):
-        query, key, value = jnp.split(split_heads(self.query_key_value(hidden_states), self.heads), 3, axis=-1)
-        mixed, weights, cache = cached_attention(
-            query,
-            key,
-            value,
-            mask,
-            cache,
-            bias=bias,
-            implementation=self.implementation,
-            return_weights=output_attentions,
-            dropout_rate=self.dropout_rate,
-            dropout_rng=dropout_rng,
-        )
-        return self.dense(mixed), weights, cache
-
-
 class BloomBlock(Module):
     """Attention and MLP, each with a norm before it; the residuals are what comes before the norms, or behind them."""
 
@@ -96,10 +69,12 @@ class BloomBlock(Module):
         self.dropout_rate = config.hidden_dropout
         self.keeps_normed = config.apply_residual_connection_post_layernorm
         self.input_layernorm = LayerNorm(config.hidden_size, policy, epsilon=config.layer_norm_epsilon)
-        self.self_attention = BloomAttention(config, policy)
-        self.post_attention_layernorm = LayerNorm(config.hidden_size, policy, epsilon=config.layer_norm_epsilon)
-        init, names = normal(config.initializer_range), ("dense_h_to_4h", "dense_4h_to_h")
-        hidden = config.hidden_size
+        hidden, init = config.hidden_size, normal(config.initializer_range)
+        self.self_attention = FusedAttention(
+            hidden, config.n_head, policy, dropout_rate=config.attention_dropout, init=init
+        )
+        self.post_attention_layernorm = LayerNorm(hidden, policy, epsilon=config.layer_norm_epsilon)
+        names = ("dense_h_to_4h", "dense_4h_to_h")
         self.mlp = MLP(hidden, 4 * hidden, policy, activation="gelu_new", names=names, init=init)
 
     def __call__(
@@ -113,7 +88,9 @@ class BloomBlock(Module):
         dropout_rng: jax.Array | None = None,
     ) -> BlockOutput:
         keys, normed = split_key(dropout_rng, 3), self.input_layernorm(hidden_states)
-        mixed, weights, cache = self.self_attention(normed, mask, bias, cache, output_attentions, keys[0])
+        mixed, weights, cache = self.self_attention(
+            normed, mask, bias=bias, cache=cache, output_attentions=output_attentions, dropout_rng=keys[0]
+        )
         residual = normed if self.keeps_normed else hidden_states
         hidden_states = residual + dropout(mixed, self.dropout_rate, keys[1])
         normed = self.post_attention_layernorm(hidden_states)

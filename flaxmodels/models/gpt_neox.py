@@ -6,7 +6,6 @@ Parameter names and numerics follow the reference implementation in transformers
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
 from jax.nn.initializers import normal
 
 from flaxmodels.config import PreTrainedConfig
@@ -19,16 +18,16 @@ from flaxmodels.models.gpt2 import (
     GPT2PreTrainedModel,
 )
 from flaxmodels.nn.activations import ACTIVATIONS
-from flaxmodels.nn.attention import cached_attention, split_heads
 from flaxmodels.nn.cache import Cache, LayerCache, self_attention_cache
 from flaxmodels.nn.dropout import dropout, split_key
-from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, embed
+from flaxmodels.nn.linear import Embedding, LayerNorm, embed
 from flaxmodels.nn.masks import decoder_mask, new_places
 from flaxmodels.nn.mlp import MLP
 from flaxmodels.nn.module import Module
+from flaxmodels.nn.multihead import FusedAttention
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
-from flaxmodels.nn.rope import RopeConfig, apply_rope, rope_parameters, rope_tables
+from flaxmodels.nn.rope import RopeConfig, rope_parameters, rope_tables
 from flaxmodels.nn.stack import BlockOutput, Stack
 from flaxmodels.outputs import BaseModelOutput
 
@@ -82,32 +81,6 @@ class GPTNeoXConfig(PreTrainedConfig):
         )
 
 
-class GPTNeoXAttention(Module):
-    """`query_key_value` gives query, key and value of the first head, then those of the second, and so on."""
-
-    def __init__(self, config: GPTNeoXConfig, policy: Policy):
-        self.heads, self.implementation = config.num_attention_heads, policy.attn_implementation
-        self.dropout_rate, hidden = config.attention_dropout, config.hidden_size
-        kwargs = {"use_bias": config.attention_bias, "init": normal(config.initializer_range)}
-        self.query_key_value = Linear(hidden, 3 * hidden, policy, **kwargs)
-        self.dense = Linear(hidden, hidden, policy, **kwargs)
-
-    def __call__(self, hidden_states, mask, rope, cache, output_attentions, dropout_rng):
-        query, key, value = jnp.split(split_heads(self.query_key_value(hidden_states), self.heads), 3, axis=-1)
-        mixed, weights, cache = cached_attention(
-            apply_rope(query, *rope),
-            apply_rope(key, *rope),
-            value,
-            mask,
-            cache,
-            implementation=self.implementation,
-            return_weights=output_attentions,
-            dropout_rate=self.dropout_rate,
-            dropout_rng=dropout_rng,
-        )
-        return self.dense(mixed), weights, cache
-
-
 class GPTNeoXLayer(Module):
     """Attention and MLP beside each other, each with a norm of its own, or one behind the other."""
 
@@ -115,14 +88,22 @@ class GPTNeoXLayer(Module):
         self.is_parallel, self.dropout_rate = config.use_parallel_residual, config.hidden_dropout
         self.input_layernorm = LayerNorm(config.hidden_size, policy, epsilon=config.layer_norm_eps)
         self.post_attention_layernorm = LayerNorm(config.hidden_size, policy, epsilon=config.layer_norm_eps)
-        self.attention = GPTNeoXAttention(config, policy)
+        init = normal(config.initializer_range)
+        self.attention = FusedAttention(
+            config.hidden_size,
+            config.num_attention_heads,
+            policy,
+            dropout_rate=config.attention_dropout,
+            use_bias=config.attention_bias,
+            init=init,
+        )
         self.mlp = MLP(
             config.hidden_size,
             config.intermediate_size,
             policy,
             activation=config.hidden_act,
             names=("dense_h_to_4h", "dense_4h_to_h"),
-            init=normal(config.initializer_range),
+            init=init,
         )
 
     def __call__(
@@ -136,7 +117,9 @@ class GPTNeoXLayer(Module):
         dropout_rng: jax.Array | None = None,
     ) -> BlockOutput:
         keys, normed = split_key(dropout_rng, 3), self.input_layernorm(hidden_states)
-        mixed, weights, cache = self.attention(normed, mask, rope, cache, output_attentions, keys[0])
+        mixed, weights, cache = self.attention(
+            normed, mask, rope=rope, cache=cache, output_attentions=output_attentions, dropout_rng=keys[0]
+        )
         attended = hidden_states + dropout(mixed, self.dropout_rate, keys[1])
         fed = self.mlp(self.post_attention_layernorm(hidden_states if self.is_parallel else attended))
         return BlockOutput(attended + dropout(fed, self.dropout_rate, keys[2]), cache, weights)

@@ -1,16 +1,24 @@
-"""Attention with a dense layer for queries, keys, values and output, as many models name them."""
+"""Attention with its dense layers, as several models name them."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.nn.initializers import Initializer
 
-from flaxmodels.nn.attention import dot_product_attention, keys_and_values, merge_heads, split_heads
+from flaxmodels.nn.attention import (
+    cached_attention,
+    dot_product_attention,
+    keys_and_values,
+    merge_heads,
+    split_heads,
+)
 from flaxmodels.nn.linear import Linear
 from flaxmodels.nn.module import Module
 from flaxmodels.nn.policy import Policy
+from flaxmodels.nn.rope import apply_rope
 
 
 class MultiHeadAttention(Module):
@@ -60,3 +68,53 @@ class MultiHeadAttention(Module):
 
     def _project(self, source: jax.Array) -> tuple[jax.Array, jax.Array]:
         return split_heads(self.k_proj(source), self.heads), split_heads(self.v_proj(source), self.heads)
+
+
+class FusedAttention(Module):
+    """Self-attention with one dense layer for query, key and value of the first head, then those of the second, ..."""
+
+    def __init__(
+        self,
+        features: int,
+        heads: int,
+        policy: Policy,
+        *,
+        dropout_rate: float = 0.0,
+        use_bias: bool = True,
+        init: Initializer,
+    ):
+        self.heads, self.dropout_rate, self.implementation = heads, dropout_rate, policy.attn_implementation
+        self.query_key_value = Linear(features, 3 * features, policy, use_bias=use_bias, init=init)
+        self.dense = Linear(features, features, policy, use_bias=use_bias, init=init)
+
+    def __call__(
+        self,
+        hidden_states: jax.Array,
+        mask: jax.Array,
+        *,
+        bias: jax.Array | None = None,
+        rope: tuple[jax.Array, jax.Array] | None = None,
+        cache: Any = None,
+        output_attentions: bool = False,
+        dropout_rng: jax.Array | None = None,
+    ) -> tuple[jax.Array, jax.Array | None, Any]:
+        """`[batch, q_len, features]`, the weights `[batch, heads, q_len, kv_len]` if asked for, and the cache.
+
+        Positions are known by a `bias` of the scores, or by `rope`, which turns queries and keys.
+        """
+        query, key, value = jnp.split(split_heads(self.query_key_value(hidden_states), self.heads), 3, axis=-1)
+        if rope is not None:
+            query, key = apply_rope(query, *rope), apply_rope(key, *rope)
+        mixed, weights, cache = cached_attention(
+            query,
+            key,
+            value,
+            mask,
+            cache,
+            bias=bias,
+            implementation=self.implementation,
+            return_weights=output_attentions,
+            dropout_rate=self.dropout_rate,
+            dropout_rng=dropout_rng,
+        )
+        return self.dense(mixed), weights, cache
