@@ -107,8 +107,7 @@ def _blocks(job: Job, stops: StopStrings | None) -> Iterator[tuple[State, np.nda
     """The state after each block of tokens, and these tokens."""
     begun = time.monotonic()
     values = loop.prepared(job.model, job.values)
-    program = replace(job.program, prepared=True)
-    state = loop.compiled(job.model, loop.begin_tokens)(values, job.request, program=program)
+    state = loop.compiled(job.model, loop.begin_tokens)(values, job.request, program=job.program)
     advance = loop.compiled(job.model, loop.advance_tokens, donate="state")
     start, seen = int(job.request.prompt_len), 0
     while True:
@@ -124,7 +123,7 @@ def _blocks(job: Job, stops: StopStrings | None) -> Iterator[tuple[State, np.nda
         yield state, new
         if done:
             return
-        state = advance(values, job.request, state, np.int32(seen + BLOCK), program=program)
+        state = advance(values, job.request, state, np.int32(seen + BLOCK), program=job.program)
 
 
 def warmup(

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from flaxmodels.generation import beams, sampling, speculation
-from flaxmodels.generation.reader import Program, Reader, Request, hold_prepared, prepare, transposed
+from flaxmodels.generation.reader import Program, Reader, Request, prepare
 from flaxmodels.nn.functional import functional
 
 
@@ -67,16 +67,13 @@ def draft_tokens(
 
 def _reader(bind: Any, values: Any, request: Request, program: Program) -> Reader:
     model = bind(values)
-    if program.prepared:
-        hold_prepared(model)
-    else:
-        prepare(model)
+    prepare(model)
     return Reader(model, request, program)
 
 
 def prepared(model: Any, values: Any) -> Any:
-    """The parameters as decoding reads them, for calls with `Program.prepared`."""
-    if all(value.dtype == model.policy.dtype for value in values) and not transposed(model):
+    """The parameters as decoding reads them, so that several calls need not cast them."""
+    if all(value.dtype == model.policy.dtype for value in values):
         return values
     structure = functional(model)
 

@@ -7,11 +7,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
 from flaxmodels.generation.logits import NO_TOKEN, Custom, History, process
 from flaxmodels.nn.cache import Cache, expecting, resized, rewound, self_attention_cache, take_rows
-from flaxmodels.nn.linear import Linear
 from flaxmodels.nn.module import iter_leaves
 
 
@@ -63,7 +61,6 @@ class Program:
         custom: processors of the user.
         wanted: which outputs of the model, and of "scores" and "logits", are kept for each token.
         cache_dtype: name of the dtype of keys and values.
-        prepared: whether `prepare` has been applied to the parameters.
         variant: what one way of decoding adds.
     """
 
@@ -75,7 +72,6 @@ class Program:
     custom: tuple[Custom, ...] = ()
     wanted: tuple[str, ...] = ()
     cache_dtype: str | None = None
-    prepared: bool = False
     variant: tuple[Any, ...] = ()
 
 
@@ -186,25 +182,7 @@ class Reader:
 
 
 def prepare(model: Any) -> None:
-    """Cast once for all steps what layers cast in each; norms compute with their scales in float32 and have no dtype.
-
-    XLA's CPU backend multiplies one half-precision row 1.6 times as fast by a transposed kernel.
-    """
+    """Cast once for all steps what layers cast in each; not the scales of norms, which compute in float32."""
     for leaf in list(iter_leaves(model)):
         if dtype := getattr(leaf.owner, "dtype", None):
             leaf.variable.set_value(leaf.variable.get_value().astype(dtype))
-    for layer in transposed(model):
-        layer.transpose_kernel()
-
-
-def hold_prepared(model: Any) -> None:
-    """Say that the parameters are those of a prepared model."""
-    for layer in transposed(model):
-        layer.contract = 1
-
-
-def transposed(model: Any) -> list[Linear]:
-    """The layers whose kernels are transposed for decoding."""
-    if model.policy.dtype.itemsize != 2 or jax.default_backend() != "cpu":
-        return []
-    return [layer for _, layer in nnx.iter_modules(model) if isinstance(layer, Linear)]

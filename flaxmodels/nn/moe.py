@@ -156,7 +156,7 @@ class Router(Linear):
 
     def __call__(self, x: jax.Array) -> Routing:
         kernel = self.kernel[...].astype(self.dtype).astype(jnp.float32)
-        logits = matmul(x.astype(self.dtype).astype(jnp.float32), kernel, self.contract)
+        logits = matmul(x.astype(self.dtype).astype(jnp.float32), kernel)
         if self.bias is not None:
             logits = logits + self.bias[...].astype(jnp.float32)[None]
         return route(logits, self.top_k, normalise=self.normalise)
