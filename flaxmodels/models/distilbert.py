@@ -17,6 +17,7 @@ from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.heads import score_choices, span_logits
 from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, TiedLinear, embed, vocabulary_projection
 from flaxmodels.nn.masks import padding_mask
+from flaxmodels.nn.mlp import MLP
 from flaxmodels.nn.module import Module, param
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
@@ -96,22 +97,19 @@ class DistilBertSelfAttention(Module):
         return self.out_lin(mixed), weights
 
 
-class DistilBertFFN(Module):
-    def __init__(self, config: DistilBertConfig, policy: Policy):
-        init = normal(config.initializer_range)
-        self.activation, self.dropout_rate = get_activation(config.activation), config.dropout
-        self.lin1 = Linear(config.dim, config.hidden_dim, policy, init=init)
-        self.lin2 = Linear(config.hidden_dim, config.dim, policy, init=init)
-
-    def __call__(self, hidden_states, dropout_rng):
-        return dropout(self.lin2(self.activation(self.lin1(hidden_states))), self.dropout_rate, dropout_rng)
-
-
 class DistilBertLayer(Module):
     def __init__(self, config: DistilBertConfig, policy: Policy):
         self.attention = DistilBertSelfAttention(config, policy)
         self.sa_layer_norm = LayerNorm(config.dim, policy, epsilon=EPSILON)
-        self.ffn = DistilBertFFN(config, policy)
+        self.dropout_rate = config.dropout
+        self.ffn = MLP(
+            config.dim,
+            config.hidden_dim,
+            policy,
+            activation=config.activation,
+            names=("lin1", "lin2"),
+            init=normal(config.initializer_range),
+        )
         self.output_layer_norm = LayerNorm(config.dim, policy, epsilon=EPSILON)
 
     def __call__(
@@ -126,7 +124,7 @@ class DistilBertLayer(Module):
         inner, outer = split_key(dropout_rng, 2)
         mixed, weights = self.attention(hidden_states, mask, output_attentions, inner)
         hidden_states = self.sa_layer_norm(mixed + hidden_states)
-        fed = self.ffn(hidden_states, outer)
+        fed = dropout(self.ffn(hidden_states), self.dropout_rate, outer)
         return BlockOutput(self.output_layer_norm(fed + hidden_states), cache, weights)
 
 

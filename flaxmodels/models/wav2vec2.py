@@ -22,6 +22,7 @@ from flaxmodels.nn.dropout import dropout, layer_dropout, split_key
 from flaxmodels.nn.heads import weighted_layers
 from flaxmodels.nn.linear import LayerNorm, Linear
 from flaxmodels.nn.masks import padding_mask
+from flaxmodels.nn.mlp import MLP
 from flaxmodels.nn.module import Module, ModuleList, param
 from flaxmodels.nn.multihead import MultiHeadAttention
 from flaxmodels.nn.partition import COLUMN, ROW
@@ -220,20 +221,6 @@ class Wav2Vec2PositionalConvEmbedding(Module):
         return self.activation(positions[:, :-1] if self.is_even else positions)
 
 
-class Wav2Vec2FeedForward(Module):
-    def __init__(self, config: Wav2Vec2Config, policy: Policy):
-        init = normal(config.initializer_range)
-        self.rates = (config.activation_dropout, config.hidden_dropout)
-        self.activation = get_activation(config.hidden_act)
-        self.intermediate_dense = Linear(config.hidden_size, config.intermediate_size, policy, init=init)
-        self.output_dense = Linear(config.intermediate_size, config.hidden_size, policy, init=init)
-
-    def __call__(self, hidden_states, dropout_rng):
-        keys = split_key(dropout_rng, 2)
-        inner = dropout(self.activation(self.intermediate_dense(hidden_states)), self.rates[0], keys[0])
-        return dropout(self.output_dense(inner), self.rates[1], keys[1])
-
-
 class Wav2Vec2AttnAdapterLayer(Module):
     """A small network behind a layer, trained for one language (arXiv 2305.13516)."""
 
@@ -261,7 +248,15 @@ class Wav2Vec2EncoderLayer(Module):
             init=normal(config.initializer_range),
         )
         self.layer_norm = LayerNorm(config.hidden_size, policy, epsilon=config.layer_norm_eps)
-        self.feed_forward = Wav2Vec2FeedForward(config, policy)
+        self.feed_forward = MLP(
+            config.hidden_size,
+            config.intermediate_size,
+            policy,
+            activation=config.hidden_act,
+            names=("intermediate_dense", "output_dense"),
+            dropout_rate=config.activation_dropout,
+            init=normal(config.initializer_range),
+        )
         self.final_layer_norm = LayerNorm(config.hidden_size, policy, epsilon=config.layer_norm_eps)
         if self.stable and config.adapter_attn_dim is not None:
             self.adapter_layer = Wav2Vec2AttnAdapterLayer(config, policy, config.adapter_attn_dim)
@@ -275,19 +270,19 @@ class Wav2Vec2EncoderLayer(Module):
         output_attentions: bool = False,
         dropout_rng: jax.Array | None = None,
     ) -> BlockOutput:
-        keys, before = split_key(dropout_rng, 4), hidden_states
+        keys, before = split_key(dropout_rng, 5), hidden_states
         normed = self.layer_norm(hidden_states) if self.stable else hidden_states
         options = {"output_attentions": output_attentions, "dropout_rng": keys[0]}
         mixed, weights, _ = self.attention(normed, mask, **options)
         hidden_states = hidden_states + dropout(mixed, self.dropout_rate, keys[1])
-        if self.stable:
-            hidden_states = hidden_states + self.feed_forward(self.final_layer_norm(hidden_states), keys[2])
-        else:
-            hidden_states = self.layer_norm(hidden_states)
-            hidden_states = self.final_layer_norm(hidden_states + self.feed_forward(hidden_states, keys[2]))
+        hidden_states = hidden_states if self.stable else self.layer_norm(hidden_states)
+        normed = self.final_layer_norm(hidden_states) if self.stable else hidden_states
+        fed = self.feed_forward(normed, keys[2])
+        hidden_states = hidden_states + dropout(fed, self.dropout_rate, keys[3])
+        hidden_states = hidden_states if self.stable else self.final_layer_norm(hidden_states)
         if hasattr(self, "adapter_layer"):
             hidden_states = hidden_states + self.adapter_layer(hidden_states)
-        return BlockOutput(layer_dropout(before, hidden_states, self.layerdrop, keys[3]), cache, weights)
+        return BlockOutput(layer_dropout(before, hidden_states, self.layerdrop, keys[4]), cache, weights)
 
 
 class Wav2Vec2Encoder(Module):

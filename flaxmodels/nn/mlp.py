@@ -6,13 +6,14 @@ import jax
 from jax.nn.initializers import Initializer
 
 from flaxmodels.nn.activations import get_activation
+from flaxmodels.nn.dropout import dropout
 from flaxmodels.nn.linear import Linear
 from flaxmodels.nn.module import Module
 from flaxmodels.nn.policy import Policy
 
 
 class MLP(Module):
-    """Two dense layers with an activation between them, `[..., features]` to `[..., inner]` and back.
+    """Two dense layers with an activation and dropout between them, `[..., features]` to `[..., inner]` and back.
 
     `names` are those of the layers, which architectures call differently.
     """
@@ -26,12 +27,15 @@ class MLP(Module):
         activation: str,
         names: tuple[str, str] = ("fc1", "fc2"),
         layer: type[Linear] = Linear,
+        dropout_rate: float = 0.0,
         init: Initializer,
         out_init: Initializer | None = None,
     ):
-        self.activation, self.first, self.second = get_activation(activation), *names
+        self.activation, self.dropout_rate = get_activation(activation), dropout_rate
+        self.first, self.second = names
         setattr(self, self.first, layer(features, inner, policy, init=init))
         setattr(self, self.second, layer(inner, features, policy, init=out_init or init))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return getattr(self, self.second)(self.activation(getattr(self, self.first)(x)))
+    def __call__(self, x: jax.Array, dropout_rng: jax.Array | None = None) -> jax.Array:
+        inner = dropout(self.activation(getattr(self, self.first)(x)), self.dropout_rate, dropout_rng)
+        return getattr(self, self.second)(inner)
