@@ -12,13 +12,13 @@ from jax.nn.initializers import normal, zeros
 from flaxmodels.config import PreTrainedConfig
 from flaxmodels.model import PreTrainedModel
 from flaxmodels.nn.activations import ACTIVATIONS, get_activation
-from flaxmodels.nn.attention import cached_attention, split_heads
 from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.heads import score_choices, span_logits
 from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, TiedLinear, embed, vocabulary_projection
 from flaxmodels.nn.masks import padding_mask
 from flaxmodels.nn.mlp import MLP
 from flaxmodels.nn.module import Module, param
+from flaxmodels.nn.multihead import MultiHeadAttention
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
 from flaxmodels.nn.stack import BlockOutput, Stack
@@ -70,36 +70,17 @@ class DistilBertEmbeddings(Module):
         return dropout(self.LayerNorm(words + self.position_embeddings(position_ids)), self.dropout_rate, dropout_rng)
 
 
-class DistilBertSelfAttention(Module):
-    def __init__(self, config: DistilBertConfig, policy: Policy):
-        init = normal(config.initializer_range)
-        self.heads, self.dropout_rate = config.n_heads, config.attention_dropout
-        self.implementation = policy.attn_implementation
-        self.q_lin = Linear(config.dim, config.dim, policy, init=init)
-        self.k_lin = Linear(config.dim, config.dim, policy, init=init)
-        self.v_lin = Linear(config.dim, config.dim, policy, init=init)
-        self.out_lin = Linear(config.dim, config.dim, policy, init=init)
-
-    def __call__(self, hidden_states, mask, output_attentions, dropout_rng):
-        projections = (self.q_lin, self.k_lin, self.v_lin)
-        query, key, value = (split_heads(layer(hidden_states), self.heads) for layer in projections)
-        mixed, weights, _ = cached_attention(
-            query,
-            key,
-            value,
-            mask,
-            None,
-            implementation=self.implementation,
-            return_weights=output_attentions,
-            dropout_rate=self.dropout_rate,
-            dropout_rng=dropout_rng,
-        )
-        return self.out_lin(mixed), weights
-
-
 class DistilBertLayer(Module):
     def __init__(self, config: DistilBertConfig, policy: Policy):
-        self.attention = DistilBertSelfAttention(config, policy)
+        init = normal(config.initializer_range)
+        self.attention = MultiHeadAttention(
+            config.dim,
+            config.n_heads,
+            policy,
+            dropout_rate=config.attention_dropout,
+            names=("q_lin", "k_lin", "v_lin", "out_lin"),
+            init=init,
+        )
         self.sa_layer_norm = LayerNorm(config.dim, policy, epsilon=EPSILON)
         self.dropout_rate = config.dropout
         self.ffn = MLP(
@@ -108,7 +89,7 @@ class DistilBertLayer(Module):
             policy,
             activation=config.activation,
             names=("lin1", "lin2"),
-            init=normal(config.initializer_range),
+            init=init,
         )
         self.output_layer_norm = LayerNorm(config.dim, policy, epsilon=EPSILON)
 
@@ -122,7 +103,7 @@ class DistilBertLayer(Module):
         dropout_rng: jax.Array | None = None,
     ) -> BlockOutput:
         inner, outer = split_key(dropout_rng, 2)
-        mixed, weights = self.attention(hidden_states, mask, output_attentions, inner)
+        mixed, weights, _ = self.attention(hidden_states, mask, output_attentions=output_attentions, dropout_rng=inner)
         hidden_states = self.sa_layer_norm(mixed + hidden_states)
         fed = dropout(self.ffn(hidden_states), self.dropout_rate, outer)
         return BlockOutput(self.output_layer_norm(fed + hidden_states), cache, weights)

@@ -22,7 +22,10 @@ from flaxmodels.nn.rope import apply_rope
 
 
 class MultiHeadAttention(Module):
-    """Attention of hidden states to themselves, to a cache, or to `memory`, an encoder's hidden states."""
+    """Attention of hidden states to themselves, to a cache, or to `memory`, an encoder's hidden states.
+
+    `names` are those of the dense layers for queries, keys, values and output.
+    """
 
     def __init__(
         self,
@@ -33,14 +36,16 @@ class MultiHeadAttention(Module):
         dropout_rate: float = 0.0,
         use_bias: bool = True,
         key_bias: bool = True,
+        names: tuple[str, str, str, str] = ("q_proj", "k_proj", "v_proj", "out_proj"),
         init: Initializer,
         out_init: Initializer | None = None,
     ):
         self.heads, self.dropout_rate, self.implementation = heads, dropout_rate, policy.attn_implementation
-        self.k_proj = Linear(features, features, policy, use_bias=use_bias and key_bias, init=init)
-        self.v_proj = Linear(features, features, policy, use_bias=use_bias, init=init)
-        self.q_proj = Linear(features, features, policy, use_bias=use_bias, init=init)
-        self.out_proj = Linear(features, features, policy, use_bias=use_bias, init=out_init or init)
+        self.query, self.key, self.value, self.out = names
+        setattr(self, self.key, Linear(features, features, policy, use_bias=use_bias and key_bias, init=init))
+        setattr(self, self.value, Linear(features, features, policy, use_bias=use_bias, init=init))
+        setattr(self, self.query, Linear(features, features, policy, use_bias=use_bias, init=init))
+        setattr(self, self.out, Linear(features, features, policy, use_bias=use_bias, init=out_init or init))
 
     def __call__(
         self,
@@ -55,7 +60,7 @@ class MultiHeadAttention(Module):
         """`[batch, q_len, features]`, the weights `[batch, heads, q_len, kv_len]` if asked for, and the cache."""
         key, value, cache = keys_and_values(self._project, hidden_states, memory, cache)
         mixed, weights = dot_product_attention(
-            split_heads(self.q_proj(hidden_states), self.heads),
+            self._heads(self.query, hidden_states),
             key,
             value,
             mask,
@@ -64,10 +69,13 @@ class MultiHeadAttention(Module):
             dropout_rate=self.dropout_rate,
             dropout_rng=dropout_rng,
         )
-        return self.out_proj(merge_heads(mixed)), weights, cache
+        return getattr(self, self.out)(merge_heads(mixed)), weights, cache
 
     def _project(self, source: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return split_heads(self.k_proj(source), self.heads), split_heads(self.v_proj(source), self.heads)
+        return self._heads(self.key, source), self._heads(self.value, source)
+
+    def _heads(self, name: str, source: jax.Array) -> jax.Array:
+        return split_heads(getattr(self, name)(source), self.heads)
 
 
 class FusedAttention(Module):
