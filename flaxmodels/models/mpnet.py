@@ -21,12 +21,12 @@ from flaxmodels.models.bert import (
     BertPooler,
     BertPreTrainedModel,
 )
-from flaxmodels.nn.attention import cached_attention, split_heads
 from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.heads import ClassificationHead, MaskedLMHead
 from flaxmodels.nn.linear import Embedding, Linear, TiedLinear, embed
 from flaxmodels.nn.masks import padding_mask
 from flaxmodels.nn.module import Module
+from flaxmodels.nn.multihead import MultiHeadAttention
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
 from flaxmodels.nn.relative import relative_buckets
@@ -72,42 +72,23 @@ class MPNetEmbeddings(Module):
         return dropout(self.LayerNorm(words + self.position_embeddings(position_ids)), self.dropout_rate, dropout_rng)
 
 
-class MPNetSelfAttention(Module):
-    def __init__(self, config: MPNetConfig, policy: Policy):
-        size, init = config.hidden_size, normal(config.initializer_range)
-        self.heads, self.dropout_rate = config.num_attention_heads, config.attention_probs_dropout_prob
-        self.implementation = policy.attn_implementation
-        self.q = Linear(size, size, policy, init=init)
-        self.k = Linear(size, size, policy, init=init)
-        self.v = Linear(size, size, policy, init=init)
-        self.o = Linear(size, size, policy, init=init)
-
-    def __call__(self, hidden_states, mask, bias, output_attentions, dropout_rng):
-        query, key, value = (split_heads(layer(hidden_states), self.heads) for layer in (self.q, self.k, self.v))
-        mixed, weights, _ = cached_attention(
-            query,
-            key,
-            value,
-            mask,
-            None,
-            bias=bias,
-            implementation=self.implementation,
-            return_weights=output_attentions,
-            dropout_rate=self.dropout_rate,
-            dropout_rng=dropout_rng,
-        )
-        return self.o(mixed), weights
-
-
 class MPNetAttention(Module):
     def __init__(self, config: MPNetConfig, policy: Policy):
         self.dropout_rate = config.hidden_dropout_prob
-        self.attn = MPNetSelfAttention(config, policy)
+        self.attn = MultiHeadAttention(
+            config.hidden_size,
+            config.num_attention_heads,
+            policy,
+            dropout_rate=config.attention_probs_dropout_prob,
+            names=("q", "k", "v", "o"),
+            init=normal(config.initializer_range),
+        )
         self.LayerNorm = config.norm(policy)
 
     def __call__(self, hidden_states, mask, bias, output_attentions, dropout_rng):
         inner, outer = split_key(dropout_rng, 2)
-        mixed, weights = self.attn(hidden_states, mask, bias, output_attentions, inner)
+        options = {"output_attentions": output_attentions, "dropout_rng": inner}
+        mixed, weights, _ = self.attn(hidden_states, mask, bias=bias, **options)
         return self.LayerNorm(dropout(mixed, self.dropout_rate, outer) + hidden_states), weights
 
 
