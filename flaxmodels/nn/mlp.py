@@ -32,10 +32,10 @@ class MLP(Module):
         out_init: Initializer | None = None,
     ):
         self.activation, self.dropout_rate = get_activation(activation), dropout_rate
-        self.first, self.second = names
-        setattr(self, self.first, layer(features, inner, policy, init=init))
-        setattr(self, self.second, layer(inner, features, policy, init=out_init or init))
+        self.names = names
+        setattr(self, names[0], layer(features, inner, policy, init=init))
+        setattr(self, names[1], layer(inner, features, policy, init=out_init or init))
 
     def __call__(self, x: jax.Array, dropout_rng: jax.Array | None = None) -> jax.Array:
-        inner = dropout(self.activation(getattr(self, self.first)(x)), self.dropout_rate, dropout_rng)
-        return getattr(self, self.second)(inner)
+        first, second = (getattr(self, name) for name in self.names)
+        return second(dropout(self.activation(first(x)), self.dropout_rate, dropout_rng))

@@ -41,11 +41,11 @@ class MultiHeadAttention(Module):
         out_init: Initializer | None = None,
     ):
         self.heads, self.dropout_rate, self.implementation = heads, dropout_rate, policy.attn_implementation
-        self.query, self.key, self.value, self.out = names
-        setattr(self, self.key, Linear(features, features, policy, use_bias=use_bias and key_bias, init=init))
-        setattr(self, self.value, Linear(features, features, policy, use_bias=use_bias, init=init))
-        setattr(self, self.query, Linear(features, features, policy, use_bias=use_bias, init=init))
-        setattr(self, self.out, Linear(features, features, policy, use_bias=use_bias, init=out_init or init))
+        self.names = query, key, value, out = names
+        setattr(self, key, Linear(features, features, policy, use_bias=use_bias and key_bias, init=init))
+        setattr(self, value, Linear(features, features, policy, use_bias=use_bias, init=init))
+        setattr(self, query, Linear(features, features, policy, use_bias=use_bias, init=init))
+        setattr(self, out, Linear(features, features, policy, use_bias=use_bias, init=out_init or init))
 
     def __call__(
         self,
@@ -59,9 +59,14 @@ class MultiHeadAttention(Module):
         dropout_rng: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array | None, Any]:
         """`[batch, q_len, features]`, the weights `[batch, heads, q_len, kv_len]` if asked for, and the cache."""
-        key, value, cache = keys_and_values(self._project, hidden_states, memory, cache)
+        to_query, to_key, to_value, to_out = (getattr(self, name) for name in self.names)
+
+        def project(source: jax.Array) -> list[jax.Array]:
+            return [split_heads(layer(source), self.heads) for layer in (to_key, to_value)]
+
+        key, value, cache = keys_and_values(project, hidden_states, memory, cache)
         mixed, weights = dot_product_attention(
-            self._heads(self.query, hidden_states),
+            split_heads(to_query(hidden_states), self.heads),
             key,
             value,
             mask,
@@ -71,13 +76,7 @@ class MultiHeadAttention(Module):
             dropout_rate=self.dropout_rate,
             dropout_rng=dropout_rng,
         )
-        return getattr(self, self.out)(merge_heads(mixed)), weights, cache
-
-    def _project(self, source: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return self._heads(self.key, source), self._heads(self.value, source)
-
-    def _heads(self, name: str, source: jax.Array) -> jax.Array:
-        return split_heads(getattr(self, name)(source), self.heads)
+        return to_out(merge_heads(mixed)), weights, cache
 
 
 class FusedAttention(Module):
