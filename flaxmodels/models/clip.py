@@ -147,6 +147,18 @@ def block_inits(config: CLIPTextConfig | CLIPVisionConfig) -> BlockInits:
     return BlockInits(narrow, normal(width**-0.5 * factor), normal((2 * width) ** -0.5 * factor), narrow)
 
 
+def tower_mlp(config: TowerConfig, policy: Policy, inits: BlockInits) -> MLP:
+    """The feed-forward network of a block."""
+    return MLP(
+        config.hidden_size,
+        config.intermediate_size,
+        policy,
+        activation=config.hidden_act,
+        init=inits.fc1,
+        out_init=inits.fc2,
+    )
+
+
 class CLIPEncoderLayer(Module):
     def __init__(self, config: TowerConfig, policy: Policy, inits: BlockInits):
         self.self_attn = MultiHeadAttention(
@@ -158,14 +170,7 @@ class CLIPEncoderLayer(Module):
             out_init=inits.out,
         )
         self.layer_norm1 = LayerNorm(config.hidden_size, policy, epsilon=config.layer_norm_eps)
-        self.mlp = MLP(
-            config.hidden_size,
-            config.intermediate_size,
-            policy,
-            activation=config.hidden_act,
-            init=inits.fc1,
-            out_init=inits.fc2,
-        )
+        self.mlp = tower_mlp(config, policy, inits)
         self.layer_norm2 = LayerNorm(config.hidden_size, policy, epsilon=config.layer_norm_eps)
 
     def __call__(

@@ -25,11 +25,11 @@ from flaxmodels.models.clip import (
     CLIPVisionModel,
     TowerConfig,
     TwoTowersConfig,
+    tower_mlp,
 )
 from flaxmodels.nn.attention import dot_product_attention, merge_heads, split_heads
 from flaxmodels.nn.linear import LayerNorm, Linear, matmul
 from flaxmodels.nn.masks import padding_mask
-from flaxmodels.nn.mlp import MLP
 from flaxmodels.nn.module import Module, TorchLeaf, param
 from flaxmodels.nn.policy import Policy
 from interop.ops import Transpose
@@ -108,14 +108,7 @@ class SiglipPoolingHead(Module):
         self.probe = param((1, 1, width), policy.param_dtype, normal(width**-0.5))
         self.attention = SiglipPoolingAttention(config, policy)
         self.layernorm = LayerNorm(width, policy, epsilon=config.layer_norm_eps)
-        self.mlp = MLP(
-            config.hidden_size,
-            config.intermediate_size,
-            policy,
-            activation=config.hidden_act,
-            init=INITS.fc1,
-            out_init=INITS.fc2,
-        )
+        self.mlp = tower_mlp(config, policy, INITS)
 
     def __call__(self, hidden_states: jax.Array) -> jax.Array:
         batch, _, width = hidden_states.shape
