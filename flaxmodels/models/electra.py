@@ -20,14 +20,15 @@ from flaxmodels.models.bert import (
     BertModel,
     BertPreTrainedModel,
 )
+from flaxmodels.models.roberta import FirstTokenClassifier
 from flaxmodels.nn.activations import ACTIVATIONS, get_activation
-from flaxmodels.nn.heads import ClassificationHead, SequenceSummary
+from flaxmodels.nn.heads import SequenceSummary
 from flaxmodels.nn.linear import LayerNorm, Linear, TiedLinear, vocabulary_projection
 from flaxmodels.nn.module import Module, param
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
 from flaxmodels.nn.stack import StackOutput
-from flaxmodels.outputs import CausalLMOutput, MaskedLMOutput, ReplacedTokensOutput, SequenceClassifierOutput
+from flaxmodels.outputs import CausalLMOutput, MaskedLMOutput, ReplacedTokensOutput
 
 SUMMARIES = ("first", "last", "mean", "cls_index")
 """Where a summary of a text is taken from; without an index, "cls_index" is "last"."""
@@ -155,23 +156,10 @@ class ElectraForCausalLM(_ElectraWithLMHead):
         return outputs.to(CausalLMOutput, logits=self.predict(outputs.last_hidden_state))
 
 
-class ElectraForSequenceClassification(ElectraPreTrainedModel):
+class ElectraForSequenceClassification(ElectraPreTrainedModel, FirstTokenClassifier):
     """Sentence (pair) classification or regression, by the first token."""
 
-    def build(self, config: ElectraConfig, policy: Policy):
-        self.set_base(config, policy)
-        self.classifier = ClassificationHead(
-            config.hidden_size,
-            config.num_labels,
-            policy,
-            dropout_rate=config.classifier_rate,
-            init=normal(config.initializer_range),
-            activation="gelu",
-        )
-
-    def head(self, outputs, inputs, dropout_rng):
-        logits = self.classifier(outputs.last_hidden_state[:, 0], dropout_rng)
-        return outputs.to(SequenceClassifierOutput, logits=logits)
+    classifier_activation = "gelu"
 
 
 class ElectraForMultipleChoice(ElectraPreTrainedModel, BertForMultipleChoice):

@@ -21,8 +21,9 @@ from flaxmodels.models.bert import (
     BertPooler,
     BertPreTrainedModel,
 )
+from flaxmodels.models.roberta import FirstTokenClassifier
 from flaxmodels.nn.dropout import dropout, split_key
-from flaxmodels.nn.heads import ClassificationHead, MaskedLMHead
+from flaxmodels.nn.heads import MaskedLMHead
 from flaxmodels.nn.linear import Embedding, Linear, TiedLinear, embed
 from flaxmodels.nn.masks import padding_mask
 from flaxmodels.nn.module import Module
@@ -31,7 +32,7 @@ from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
 from flaxmodels.nn.relative import relative_buckets
 from flaxmodels.nn.stack import BlockOutput, Stack
-from flaxmodels.outputs import BaseModelOutputWithPooling, MaskedLMOutput, SequenceClassifierOutput
+from flaxmodels.outputs import BaseModelOutputWithPooling, MaskedLMOutput
 
 BUCKETS, MAX_DISTANCE = 32, 128
 """Of relative positions; the reference implementation uses these whatever a configuration says."""
@@ -209,22 +210,8 @@ class MPNetForMaskedLM(MPNetPreTrainedModel):
         return self.lm_head.decoder
 
 
-class MPNetForSequenceClassification(MPNetPreTrainedModel):
+class MPNetForSequenceClassification(MPNetPreTrainedModel, FirstTokenClassifier):
     """Sentence (pair) classification or regression, by the first token."""
-
-    def build(self, config: MPNetConfig, policy: Policy):
-        self.set_base(config, policy, add_pooling_layer=False)
-        self.classifier = ClassificationHead(
-            config.hidden_size,
-            config.num_labels,
-            policy,
-            dropout_rate=config.classifier_rate,
-            init=normal(config.initializer_range),
-        )
-
-    def head(self, outputs, inputs, dropout_rng):
-        logits = self.classifier(outputs.last_hidden_state[:, 0], dropout_rng)
-        return outputs.to(SequenceClassifierOutput, logits=logits)
 
 
 class MPNetForMultipleChoice(MPNetPreTrainedModel, BertForMultipleChoice):

@@ -107,10 +107,12 @@ class RobertaForCausalLM(_RobertaWithLMHead):
         return outputs.to(CausalLMOutput, logits=self.lm_head(outputs.last_hidden_state))
 
 
-class RobertaForSequenceClassification(RobertaPreTrainedModel):
-    """Sentence (pair) classification or regression, by the first token."""
+class FirstTokenClassifier(BertPreTrainedModel):
+    """Two dense layers on the first token, in place of BERT's pooler and one."""
 
-    def build(self, config: RobertaConfig, policy: Policy):
+    classifier_activation = "tanh"
+
+    def build(self, config: Any, policy: Policy):
         self.set_base(config, policy, add_pooling_layer=False)
         self.classifier = ClassificationHead(
             config.hidden_size,
@@ -118,11 +120,16 @@ class RobertaForSequenceClassification(RobertaPreTrainedModel):
             policy,
             dropout_rate=config.classifier_rate,
             init=normal(config.initializer_range),
+            activation=self.classifier_activation,
         )
 
     def head(self, outputs, inputs, dropout_rng):
         logits = self.classifier(outputs.last_hidden_state[:, 0], dropout_rng)
         return outputs.to(SequenceClassifierOutput, logits=logits)
+
+
+class RobertaForSequenceClassification(RobertaPreTrainedModel, FirstTokenClassifier):
+    """Sentence (pair) classification or regression, by the first token."""
 
 
 class RobertaForMultipleChoice(RobertaPreTrainedModel, BertForMultipleChoice):
