@@ -144,7 +144,7 @@ def test_parameters_are_cast_once(half):
     casts = {each.invars[0].aval.shape for each in body if each.primitive.name == "convert_element_type"}
     matrices = [leaf.shape[-2:] for leaf in jax.tree.leaves(prepared.params) if leaf.ndim > 1]
     assert casts
-    assert casts.isdisjoint([*matrices, *(shape[::-1] for shape in matrices)])
+    assert casts.isdisjoint(matrices)
 
 
 def call_of(model, batch, **settings) -> tuple[tuple, dict]:
