@@ -49,8 +49,8 @@ def _folded_product(row: jax.Array, weight: jax.Array) -> jax.Array:
 
     The matrix is cut into `FOLDS` parts of as many rows, which are weighted and added in one pass over it; then the
     rows of this sum are added. XLA's CPU backend makes one vectorised loop of the pass, in several threads, and so
-    reads the matrix about as fast as memory gives it. Its own product of one row takes 1.4 times as long, and five
-    times in half precision, where it converts the matrix first.
+    reads the matrix about as fast as memory gives it. Its own product of one row takes about 1.4 times as long for the
+    matrices of SmolLM2-135M on two cores, and 5 times in half precision, where it converts each matrix first.
     """
     weight, row = jax.lax.optimization_barrier((weight, row))  # else a loop keeps a float32 copy of the matrix
     length = row.shape[1] // FOLDS

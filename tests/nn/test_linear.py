@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
-from flaxmodels.nn.linear import MIN_FOLDED, matmul
+from flaxmodels.nn.linear import FOLDS, MIN_FOLDED, matmul
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
@@ -48,6 +50,23 @@ def test_products_of_one_row(features, contract, dtype):
     )
     batch = jax.vmap(lambda row: matmul(row, weight, contract))(jnp.concatenate([x, 2 * x]))
     np.testing.assert_allclose(batch[1], 2 * y[0], rtol=error, atol=5e-4)
+
+
+@pytest.mark.parametrize(("rows", "features", "folded"), [(1, 1000, True), (1, 1001, False), (2, 1000, False)])
+def test_one_row_is_not_multiplied_by_the_whole_matrix(rows, features, folded):
+    program = jax.make_jaxpr(matmul)(jnp.ones((rows, features)), jnp.ones((features, 70)))
+    products = [equation for equation in program.eqns if equation.primitive.name == "dot_general"]
+    assert [each.invars[1].aval.shape for each in products] == [(features // FOLDS if folded else features, 70)]
+
+
+@pytest.mark.parametrize("spec", [P("model"), P(None, "model"), P("data", "model")], ids=str)
+def test_one_row_and_a_matrix_on_several_devices(spec):
+    rng = np.random.default_rng(0)
+    x, weight = (rng.standard_normal(shape).astype(np.float32) for shape in ((1, 1024), (1024, 72)))
+    mesh = Mesh(np.array(jax.devices()).reshape(2, 4), ("data", "model"))
+    sharded = jax.device_put(weight, NamedSharding(mesh, spec))
+    y = jax.jit(matmul)(jax.device_put(x, NamedSharding(mesh, P())), sharded)
+    np.testing.assert_allclose(y, np.float64(x) @ weight, atol=1e-4)
 
 
 @pytest.mark.parametrize("contract", [0, 1])
