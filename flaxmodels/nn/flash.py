@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import jax
@@ -20,12 +21,13 @@ def flash_attention(
     scale: float | None,
     block: int = BLOCK,
 ) -> jax.Array:
-    """As `dot_product_attention`: cuDNN's kernel for half precision on a GPU, elsewhere blocks of keys in turn.
+    """As `dot_product_attention`: by cuDNN in half precision on a GPU if it has a kernel, else blocks of keys in turn.
 
     The backward pass computes the weights of each block again.
     """
     if query.dtype.itemsize == 2 and jax.default_backend() == "gpu":
-        return jax.nn.dot_product_attention(query, key, value, bias, mask, scale=scale, implementation="cudnn")
+        with suppress(NotImplementedError, RuntimeError):  # no cuDNN, or none for this GPU or this size of heads
+            return _cudnn_attention(query, key, value, mask, bias, scale)
     batch, q_len, heads, head_dim = query.shape
     kv_heads = key.shape[2]
     grouped = query.reshape(batch, q_len, kv_heads, heads // kv_heads, head_dim).astype(jnp.float32)
@@ -57,6 +59,25 @@ def flash_attention(
 
     (_, total, mixed), _ = jax.lax.scan(jax.checkpoint(look), start, blocks)
     return (mixed / total[..., None]).swapaxes(1, 2).astype(query.dtype)
+
+
+def _cudnn_attention(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: jax.Array | None,
+    bias: jax.Array | None,
+    scale: float | None,
+) -> jax.Array:
+    lengths = query.shape[1], key.shape[1]
+    masked = mask is not None or bias is not None
+    if masked and lengths[0] > 1 and (lengths[0] % 2 or lengths[1] % 2):
+        raise NotImplementedError("the backward pass of cuDNN's kernel takes even lengths only")
+    mask, bias = (
+        None if array is None else jnp.broadcast_to(array, (*array.shape[:2], *lengths)) for array in (mask, bias)
+    )
+    bias = None if bias is None else bias.astype(query.dtype)
+    return jax.nn.dot_product_attention(query, key, value, bias, mask, scale=scale, implementation="cudnn")
 
 
 def _in_blocks(array: jax.Array | None, axis: int, block: int) -> jax.Array | None:

@@ -85,6 +85,39 @@ def test_flash_attention_in_blocks_of_any_size(block):
     assert_close(found, by_definition(CAUSAL & PADDING, BIAS), 2e-6)
 
 
+@pytest.fixture
+def cudnn(monkeypatch):
+    """A GPU, as far as the code can see, with a kernel that this machine computes. The shapes of its queries."""
+    calls, original = [], jax.nn.dot_product_attention
+
+    def kernel(query, key, value, bias, mask, *, scale, implementation):
+        calls.append(query.shape)
+        assert implementation == "cudnn"
+        for array, dtype in (bias, query.dtype), (mask, bool):
+            assert array is None or (array.shape[2:], array.dtype) == ((query.shape[1], key.shape[1]), dtype)
+        if query.shape[-1] % 8:
+            raise NotImplementedError("The head dim must be a multiple of 8")
+        return original(query, key, value, bias, mask, scale=scale)
+
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax.nn, "dot_product_attention", kernel)
+    return calls
+
+
+@pytest.mark.parametrize("q_len", [1, 4, 5])
+@pytest.mark.parametrize("head_dim", [8, 7])
+@pytest.mark.parametrize("name", ["plain", "masked", "biased"])
+def test_cudnn_attends_where_it_can(cudnn, name, head_dim, q_len):
+    """With a mask its backward pass takes even lengths only, which matters for more than one query."""
+    query, key, value = (draw(BATCH, length, HEADS, head_dim).astype(jnp.bfloat16) for length in (q_len, 6, 6))
+    mask = (jnp.arange(6)[None] < jnp.array([[6], [4]]))[:, None, None]
+    given = {"plain": {}, "masked": {"mask": mask}, "biased": {"mask": mask, "bias": draw(1, HEADS, 1, 6)}}[name]
+    found, _ = dot_product_attention(query, key, value, implementation="flash", **given)
+    assert len(cudnn) == (name == "plain" or q_len != 5)
+    expected, _ = dot_product_attention(query, key, value, implementation="eager", **given)
+    assert_close(found.astype(jnp.float32), expected.astype(jnp.float32), 2e-2)
+
+
 def test_flash_attention_has_the_gradients_of_the_eager_one():
     def loss(implementation, *arrays):
         query, key, value, bias = arrays
