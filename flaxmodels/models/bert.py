@@ -18,7 +18,7 @@ from flaxmodels.nn.activations import ACTIVATIONS, get_activation
 from flaxmodels.nn.attention import cached_attention, split_heads
 from flaxmodels.nn.cache import Cache, LayerCache
 from flaxmodels.nn.dropout import dropout, split_key
-from flaxmodels.nn.heads import score_choices, span_logits
+from flaxmodels.nn.heads import ClassificationHead, score_choices, span_logits
 from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, TiedLinear, embed, vocabulary_projection
 from flaxmodels.nn.masks import decoder_mask, padding_mask
 from flaxmodels.nn.module import Module, param
@@ -450,6 +450,27 @@ class BertForSequenceClassification(_BertWithClassifier):
 
     def head(self, outputs, inputs, dropout_rng):
         return outputs.to(SequenceClassifierOutput, logits=self.classify(outputs, dropout_rng))
+
+
+class FirstTokenClassifier(BertPreTrainedModel):
+    """Two dense layers on the first token, in place of BERT's pooler and one."""
+
+    classifier_activation = "tanh"
+
+    def build(self, config: Any, policy: Policy):
+        self.set_base(config, policy, add_pooling_layer=False)
+        self.classifier = ClassificationHead(
+            config.hidden_size,
+            config.num_labels,
+            policy,
+            dropout_rate=config.classifier_rate,
+            init=normal(config.initializer_range),
+            activation=self.classifier_activation,
+        )
+
+    def head(self, outputs, inputs, dropout_rng):
+        logits = self.classifier(outputs.last_hidden_state[:, 0], dropout_rng)
+        return outputs.to(SequenceClassifierOutput, logits=logits)
 
 
 class BertForMultipleChoice(_BertWithClassifier):

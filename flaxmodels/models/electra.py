@@ -19,8 +19,8 @@ from flaxmodels.models.bert import (
     BertForTokenClassification,
     BertModel,
     BertPreTrainedModel,
+    FirstTokenClassifier,
 )
-from flaxmodels.models.roberta import FirstTokenClassifier
 from flaxmodels.nn.activations import ACTIVATIONS, get_activation
 from flaxmodels.nn.heads import SequenceSummary
 from flaxmodels.nn.linear import LayerNorm, Linear, TiedLinear, vocabulary_projection

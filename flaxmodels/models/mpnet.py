@@ -20,8 +20,8 @@ from flaxmodels.models.bert import (
     BertOutput,
     BertPooler,
     BertPreTrainedModel,
+    FirstTokenClassifier,
 )
-from flaxmodels.models.roberta import FirstTokenClassifier
 from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.heads import MaskedLMHead
 from flaxmodels.nn.linear import Embedding, Linear, TiedLinear, embed

@@ -18,13 +18,14 @@ from flaxmodels.models.bert import (
     BertForTokenClassification,
     BertModel,
     BertPreTrainedModel,
+    FirstTokenClassifier,
 )
 from flaxmodels.nn.cache import Cache
-from flaxmodels.nn.heads import ClassificationHead, MaskedLMHead
+from flaxmodels.nn.heads import MaskedLMHead
 from flaxmodels.nn.linear import Linear, TiedLinear
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
-from flaxmodels.outputs import CausalLMOutput, MaskedLMOutput, SequenceClassifierOutput
+from flaxmodels.outputs import CausalLMOutput, MaskedLMOutput
 
 
 class RobertaConfig(BertConfig):
@@ -105,27 +106,6 @@ class RobertaForCausalLM(_RobertaWithLMHead):
 
     def head(self, outputs, inputs, dropout_rng):
         return outputs.to(CausalLMOutput, logits=self.lm_head(outputs.last_hidden_state))
-
-
-class FirstTokenClassifier(BertPreTrainedModel):
-    """Two dense layers on the first token, in place of BERT's pooler and one."""
-
-    classifier_activation = "tanh"
-
-    def build(self, config: Any, policy: Policy):
-        self.set_base(config, policy, add_pooling_layer=False)
-        self.classifier = ClassificationHead(
-            config.hidden_size,
-            config.num_labels,
-            policy,
-            dropout_rate=config.classifier_rate,
-            init=normal(config.initializer_range),
-            activation=self.classifier_activation,
-        )
-
-    def head(self, outputs, inputs, dropout_rng):
-        logits = self.classifier(outputs.last_hidden_state[:, 0], dropout_rng)
-        return outputs.to(SequenceClassifierOutput, logits=logits)
 
 
 class RobertaForSequenceClassification(RobertaPreTrainedModel, FirstTokenClassifier):

@@ -73,7 +73,7 @@ def test_decoding_with_a_cache_equals_the_full_forward_pass(pair):
     outputs = model(**batch, decoder_input_ids=found.sequences[:, :-1], output_hidden_states=True)
     np.testing.assert_array_equal(outputs.logits.argmax(-1)[:, start - 1 :], found.sequences[:, start:])
     last = np.concatenate([step[-1] for step in found.hidden_states], axis=1)
-    assert_close(last, outputs.decoder_hidden_states[-1], 1e-5)
+    assert_close(last, outputs.decoder_hidden_states[-1], 2e-5)  # torch is 8e-6 from float64 for MT5
 
 
 def test_an_answer_is_streamed(pair):
