@@ -183,7 +183,7 @@ def report(
         table.add_column(column, justify="right" if number else "left", no_wrap=True)
     for row in rows:
         table.add_row(*(f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values()))
-    console = Console(width=200)
+    console = Console(width=1000 if markdown else 200)
     console.print(table)
     console.print(
         ", ".join(f"{key} {value}" for key, value in machine.items()),
