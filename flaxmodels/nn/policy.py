@@ -36,8 +36,8 @@ class Policy:
     Attributes:
         dtype: of the computation. Softmax, norms and logits accumulate in float32 all the same.
         param_dtype: of the stored parameters.
-        attn_implementation: "sdpa" (fused, `jax.nn.dot_product_attention`), "eager", or "flash", whose memory does not
-            grow with the square of the length.
+        attn_implementation: "sdpa" (`jax.nn.dot_product_attention`, or on a CPU what is faster), "eager", or "flash",
+            whose memory does not grow with the square of the length.
         scan_layers: keep the parameters of equal blocks stacked and run the blocks by `lax.scan`, so that compile
             time does not grow with depth. Unrolled blocks decode faster.
         remat: forget activations inside each block and compute them again in the backward pass: "full", or the name
