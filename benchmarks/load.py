@@ -167,15 +167,17 @@ def main(
         "TRANSFORMERS_VERBOSITY": "error",
     }
     described = machine(pin(cores))
-    runs, shapes, threads = (1, ["SmolLM2-135M"], (1,)) if quick else (runs, list(SHAPES), THREADS)
+    shapes, casts, threads = list(SHAPES), CASTS, THREADS
+    if quick:
+        runs, shapes, casts, threads = 1, shapes[:1], casts[:1], threads[:1]
     found, rows = {}, []
     with tempfile.TemporaryDirectory() as temporary:
         for shape in shapes:
-            for stored in dict.fromkeys(stored for stored, _ in CASTS):
+            for stored in dict.fromkeys(stored for stored, _ in casts):
                 folder = Path(temporary) / shape / stored
                 with Worker() as worker:
                     worker.call(make, shape, stored, folder, quick)
-            for stored, wanted in CASTS[: 1 if quick else None]:
+            for stored, wanted in casts:
                 case = Case(shape, Path(temporary) / shape / stored, stored, wanted)
                 found[case.name] = compare(case, runs, threads)
                 rows.append(row(case, found[case.name]))

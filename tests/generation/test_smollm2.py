@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from models.comparisons import assert_close
 
 from flaxmodels import LlamaForCausalLM, Tokenizer
 
@@ -41,17 +42,18 @@ def batch(tokenizer):
     return tokenizer(chats, padding="left", add_special_tokens=False)
 
 
-def test_the_capital_of_france(gguf, tokenizer, batch):
-    sequences = LlamaForCausalLM.from_pretrained(gguf).generate(**batch, max_new_tokens=20).sequences
-    answer = tokenizer.decode(sequences[0, batch["input_ids"].shape[1] :])
-    assert answer.startswith("The capital of France is Paris.")
-
-
-def test_greedy_chats_equal_torch(gguf, batch):
+def test_greedy_chats_and_their_logits_equal_torch(gguf, tokenizer, batch):
+    """One test, because torch takes long to read the file."""
     from transformers import AutoModelForCausalLM
 
     theirs = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    ours = LlamaForCausalLM.from_pretrained(gguf)
     tensors = {name: torch.tensor(value, dtype=torch.long) for name, value in batch.items()}
     expected = theirs.generate(**tensors, max_new_tokens=64, do_sample=False)
-    sequences = LlamaForCausalLM.from_pretrained(gguf).generate(**batch, max_new_tokens=64).sequences
+    sequences = ours.generate(**batch, max_new_tokens=64).sequences
     np.testing.assert_array_equal(sequences, expected)
+    assert tokenizer.decode(sequences[0, tensors["input_ids"].shape[1] :]).startswith("The capital of France is Paris.")
+
+    ids = np.random.default_rng(0).integers(0, ours.config.vocab_size, (2, 33))
+    with torch.no_grad():
+        assert_close(ours(ids).logits, theirs(torch.tensor(ids)).logits, 1e-4)
