@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from interop.ops import Shape
 from interop.rules import Mapped, Rule
 from interop.source import Header, Source
@@ -28,6 +30,7 @@ class Wanted:
         ignored: regular expressions (searched in the name) for tensors that a checkpoint may have for nothing.
         separator: what joins the parts of a name in the checkpoint.
         optional: leaves that are not missing where a checkpoint lacks them.
+        fresh: leaves that a checkpoint of the backbone lacks as a rule, such as those of a head.
     """
 
     rules: tuple[Rule, ...]
@@ -38,6 +41,7 @@ class Wanted:
     ignored: tuple[str, ...] = ()
     separator: str = "."
     optional: frozenset[str] = frozenset()
+    fresh: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -50,13 +54,33 @@ class Mismatch:
 
 
 @dataclass(frozen=True)
+class Mistype:
+    """A tensor that is not made of floating-point numbers where the model has a parameter that is."""
+
+    name: str
+    found: np.dtype
+    expected: np.dtype
+
+
+@dataclass(frozen=True)
 class Plan:
-    """`rules` are ready to run and name tensors of the checkpoint. `missing` maps absent names to leaves."""
+    """What becomes of a checkpoint.
+
+    Attributes:
+        rules: ready to run; their sources are tensors of the checkpoint.
+        missing: from names that the checkpoint lacks to the leaves that need them.
+        required: those of `missing` without which the model is not the one that was saved: its backbone.
+        unexpected: tensors that no rule names.
+        mismatched: tensors of another shape.
+        mistyped: tensors of another kind of numbers.
+    """
 
     rules: tuple[Rule, ...]
     missing: Mapping[str, str]
+    required: Mapping[str, str]
     unexpected: tuple[str, ...]
     mismatched: tuple[Mismatch, ...]
+    mistyped: tuple[Mistype, ...]
 
     def read_from(self, source: Source) -> Mapped:
         """The leaves, as a source."""
@@ -69,6 +93,7 @@ def make_plan(wanted: Wanted, headers: Mapping[str, Header]) -> Plan:
     ready: list[Rule] = []
     missing: dict[str, str] = {}
     mismatched: list[Mismatch] = []
+    mistyped: list[Mistype] = []
     for rule in wanted.rules:
         found = [_find(name, wanted.alternatives, headers, rename) for name in rule.sources]
         if None in found:
@@ -84,11 +109,23 @@ def make_plan(wanted: Wanted, headers: Mapping[str, Header]) -> Plan:
             if headers[there].shape != expected[name].shape
         ]
         mismatched += wrong
+        mistyped += [
+            Mistype(there, headers[there].dtype, expected[name].dtype)
+            for name, there in zip(rule.sources, present.sources, strict=True)
+            if expected[name].is_floating and not headers[there].is_floating
+        ]
         if not wrong:
             ready.append(present)
     used = {name for rule in ready for name in rule.sources} | {wrong.name for wrong in mismatched}
     known = used | {rename(other) for others in wanted.alternatives.values() for other in others}
-    return Plan(tuple(ready), missing, _unexpected(headers, known, wanted.ignored), tuple(mismatched))
+    return Plan(
+        rules=tuple(ready),
+        missing=missing,
+        required={name: leaf for name, leaf in missing.items() if leaf not in wanted.fresh},
+        unexpected=_unexpected(headers, known, wanted.ignored),
+        mismatched=tuple(mismatched),
+        mistyped=tuple(mistyped),
+    )
 
 
 def _unexpected(headers: Iterable[str], known: set[str], ignored: Sequence[str]) -> tuple[str, ...]:

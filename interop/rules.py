@@ -10,13 +10,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from interop.errors import InteropError
 from interop.ops import Op, chain_dtype, chain_shapes, full_index, invert, read_chain
 from interop.source import Header, Index, Source
 
 
 @dataclass(frozen=True)
 class Rule:
-    """`sources`, passed as a list through `ops`, are `targets`. All tensors of a rule share one dtype."""
+    """`sources`, passed as a list through `ops`, are `targets`, in the dtype that holds the values of all sources."""
 
     sources: tuple[str, ...]
     targets: tuple[str, ...]
@@ -28,11 +31,19 @@ class Rule:
         return Rule(self.targets, self.sources, invert(self.ops))
 
     def headers(self, sources: Mapping[str, Header]) -> dict[str, Header]:
-        """Headers of the targets; `ValueError` if the shapes do not fit the ops."""
+        """Headers of the targets; `ValueError` if the shapes do not fit the ops, or no dtype fits all sources."""
         inputs = [sources[name] for name in self.sources]
         shapes = chain_shapes(self.ops, [header.shape for header in inputs])
-        dtype = chain_dtype(self.ops, inputs[0].dtype)
+        dtype = chain_dtype(self.ops, self._common_dtype(inputs))
         return {name: Header(shape, dtype) for name, shape in zip(self.targets, shapes, strict=True)}
+
+    def _common_dtype(self, headers: Sequence[Header]) -> np.dtype:
+        dtypes = {header.dtype for header in headers}
+        try:
+            return np.result_type(*dtypes)
+        except TypeError:
+            found, names = " and ".join(sorted(map(str, dtypes))), ", ".join(self.sources)
+            raise InteropError(f"{names}: no dtype holds the values of both {found}; cast them to one") from None
 
     def read(self, source: Source, target: str, index: Index):
         """The box `index` of `target`, computed from the boxes of the sources that it needs."""

@@ -24,6 +24,11 @@ class Header:
         """Size in bytes."""
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
+    @property
+    def is_floating(self) -> bool:
+        """Whether these are real floating-point numbers, those of ml_dtypes included."""
+        return self.dtype.name.startswith(("float", "bfloat"))
+
 
 class Source(Protocol):
     """Named tensors whose headers are known at once and whose values are read on demand.

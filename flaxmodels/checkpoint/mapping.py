@@ -111,8 +111,14 @@ def _wanted(model, leaves: Sequence[Leaf], rules: tuple[Rule, ...], alternatives
     check_bijection(rules)
     headers = {leaf.name: _header(leaf) for leaf in leaves}
     is_base = model.base_model is model
+    fresh = frozenset(leaf.name for leaf in leaves if leaf.fresh or _is_in_head(model, leaf))
     prefix, ignored, may_lack = model.base_model_prefix, model.ignored_names, frozenset(optional(model))
-    return Wanted(rules, headers, alternatives, prefix, is_base, ignored, separator, may_lack)
+    return Wanted(rules, headers, alternatives, prefix, is_base, ignored, separator, may_lack, fresh)
+
+
+def _is_in_head(model, leaf: Leaf) -> bool:
+    """Whether the parameter is in what a model has beside its base model."""
+    return model.base_model is not model and leaf.path[0] != model.base_model_prefix
 
 
 def _header(leaf: Leaf) -> Header:

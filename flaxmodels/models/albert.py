@@ -23,7 +23,7 @@ from flaxmodels.nn.activations import get_activation
 from flaxmodels.nn.cache import LayerCache
 from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, TiedLinear, vocabulary_projection
-from flaxmodels.nn.module import Module, param
+from flaxmodels.nn.module import Module, fresh, param
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
 from flaxmodels.nn.stack import BlockOutput, RepeatedStack
@@ -161,7 +161,7 @@ class AlbertModel(AlbertPreTrainedModel, BertModel):
         self.embeddings = BertEmbeddings(config, policy)
         self.encoder = AlbertTransformer(config, policy)
         size, init = config.hidden_size, normal(config.initializer_range)
-        self.pooler = AlbertPooler(size, size, policy, init=init) if add_pooling_layer else None
+        self.pooler = fresh(AlbertPooler(size, size, policy, init=init)) if add_pooling_layer else None
 
 
 AlbertPreTrainedModel.base_class = AlbertModel

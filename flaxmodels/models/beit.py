@@ -31,7 +31,7 @@ from flaxmodels.models.vit import (
 from flaxmodels.nn.conv import ConvTranspose2d, channels_first
 from flaxmodels.nn.dropout import drop_path, dropout, split_key
 from flaxmodels.nn.linear import BatchNorm, LayerNorm, Linear
-from flaxmodels.nn.module import Module, param
+from flaxmodels.nn.module import Module, fresh, param
 from flaxmodels.nn.policy import Policy
 from flaxmodels.nn.resize import resize_bilinear
 from flaxmodels.nn.segmentation import FCNHead, UperHead
@@ -199,7 +199,7 @@ class BeitModel(BeitPreTrainedModel, ViTModel):
         self.encoder = BeitEncoder(config, policy)
         normed, epsilon = not config.use_mean_pooling, config.layer_norm_eps
         self.layernorm = LayerNorm(config.hidden_size, policy, epsilon=epsilon) if normed else None
-        self.pooler = BeitPooler(config, policy) if add_pooling_layer else None
+        self.pooler = fresh(BeitPooler(config, policy)) if add_pooling_layer else None
 
     def layer_inputs(self, images, *, trains):
         height, width = images.shape[1:3]
@@ -279,7 +279,7 @@ class BeitBackbone(BeitModel):
 
     def build(self, config: BeitConfig, policy: Policy):
         super().build(config, policy, add_pooling_layer=False)
-        self.fpn = BeitPyramid(config, policy) if config.add_fpn else None
+        self.fpn = fresh(BeitPyramid(config, policy)) if config.add_fpn else None
 
     def forward(
         self,

@@ -21,7 +21,7 @@ from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.heads import ClassificationHead, score_choices, span_logits
 from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, TiedLinear, embed, vocabulary_projection
 from flaxmodels.nn.masks import decoder_mask, padding_mask
-from flaxmodels.nn.module import Module, param
+from flaxmodels.nn.module import Module, fresh, param
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
 from flaxmodels.nn.stack import BlockOutput, Stack, StackOutput
@@ -182,7 +182,7 @@ class BertIntermediate(Module):
 class BertLayer(Module):
     def __init__(self, config: BertConfig, policy: Policy):
         self.attention = BertAttention(config, policy)
-        self.crossattention = BertAttention(config, policy) if config.add_cross_attention else None
+        self.crossattention = fresh(BertAttention(config, policy)) if config.add_cross_attention else None
         self.intermediate = BertIntermediate(config, policy)
         self.output = BertOutput(config.intermediate_size, config, policy)
 
@@ -305,7 +305,7 @@ class BertModel(BertPreTrainedModel):
     def build(self, config: BertConfig, policy: Policy, *, add_pooling_layer: bool = True):
         self.embeddings = BertEmbeddings(config, policy)
         self.encoder = BertEncoder(config, policy)
-        self.pooler = BertPooler(config, policy) if add_pooling_layer else None
+        self.pooler = fresh(BertPooler(config, policy)) if add_pooling_layer else None
 
     def forward(
         self,

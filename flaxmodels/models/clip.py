@@ -21,7 +21,7 @@ from flaxmodels.nn.dropout import split_key
 from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, matmul
 from flaxmodels.nn.masks import decoder_mask
 from flaxmodels.nn.mlp import MLP
-from flaxmodels.nn.module import Module, param
+from flaxmodels.nn.module import Module, fresh, param
 from flaxmodels.nn.multihead import MultiHeadAttention
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
@@ -517,7 +517,7 @@ class CLIPForImageClassification(CLIPPreTrainedModel):
         self.vision_model = self.vision_class.part(config.vision_config, policy)
         width = config.vision_config.hidden_size
         init = normal(width**-0.5 * config.initializer_factor)
-        self.classifier = Linear(width, config.num_labels, policy, init=init) if config.num_labels else None
+        self.classifier = fresh(Linear(width, config.num_labels, policy, init=init)) if config.num_labels else None
 
     @property
     def features(self) -> Any:

@@ -17,7 +17,7 @@ from flaxmodels.nn.activations import ACTIVATIONS, get_activation
 from flaxmodels.nn.conv import Conv2d, channels_first, channels_last
 from flaxmodels.nn.dropout import drop_path, split_key
 from flaxmodels.nn.linear import LayerNorm, Linear
-from flaxmodels.nn.module import Module, ModuleList, param
+from flaxmodels.nn.module import Module, ModuleList, fresh, param
 from flaxmodels.nn.policy import Policy
 from flaxmodels.nn.stack import BlockOutput, Stack
 from flaxmodels.outputs import BackboneOutput, ImageClassifierOutput, ImageModelOutput
@@ -186,7 +186,7 @@ class ConvNextBackbone(ConvNextPreTrainedModel):
     def build(self, config: ConvNextConfig, policy: Policy):
         self.embeddings = ConvNextEmbeddings(config, policy)
         self.encoder = ConvNextEncoder(config, policy)
-        self.hidden_states_norms = Module()
+        self.hidden_states_norms = fresh(Module())
         widths = [config.hidden_sizes[0], *config.hidden_sizes]
         for number in config.chosen_stages:
             norm = LayerNorm(widths[number], policy, epsilon=EPSILON)

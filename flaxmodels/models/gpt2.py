@@ -24,7 +24,7 @@ from flaxmodels.nn.heads import SequenceSummary, fold_choices, last_token, span_
 from flaxmodels.nn.linear import Conv1D, Embedding, LayerNorm, Linear, TiedLinear, embed, vocabulary_projection
 from flaxmodels.nn.masks import decoder_mask, new_places, padding_mask
 from flaxmodels.nn.mlp import MLP
-from flaxmodels.nn.module import Module, param
+from flaxmodels.nn.module import Module, fresh, param
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
 from flaxmodels.nn.stack import BlockOutput, Stack
@@ -125,9 +125,10 @@ class GPT2Block(Module):
         self.ln_1 = LayerNorm(config.n_embd, policy, epsilon=config.layer_norm_epsilon)
         self.attn = GPT2Attention(config, policy)
         self.ln_2 = LayerNorm(config.n_embd, policy, epsilon=config.layer_norm_epsilon)
-        self.crossattention = GPT2Attention(config, policy, crosses=True) if config.add_cross_attention else None
-        if config.add_cross_attention:
-            self.ln_cross_attn = LayerNorm(config.n_embd, policy, epsilon=config.layer_norm_epsilon)
+        crosses = config.add_cross_attention
+        self.crossattention = fresh(GPT2Attention(config, policy, crosses=True)) if crosses else None
+        if crosses:
+            self.ln_cross_attn = fresh(LayerNorm(config.n_embd, policy, epsilon=config.layer_norm_epsilon))
         self.dropout_rate = config.resid_pdrop
         self.mlp = MLP(
             config.n_embd,

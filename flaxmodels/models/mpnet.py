@@ -26,7 +26,7 @@ from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.heads import MaskedLMHead
 from flaxmodels.nn.linear import Embedding, Linear, TiedLinear, embed
 from flaxmodels.nn.masks import padding_mask
-from flaxmodels.nn.module import Module
+from flaxmodels.nn.module import Module, fresh
 from flaxmodels.nn.multihead import MultiHeadAttention
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
@@ -150,7 +150,7 @@ class MPNetModel(MPNetPreTrainedModel):
     def build(self, config: MPNetConfig, policy: Policy, *, add_pooling_layer: bool = True):
         self.embeddings = MPNetEmbeddings(config, policy)
         self.encoder = MPNetEncoder(config, policy)
-        self.pooler = BertPooler(config, policy) if add_pooling_layer else None
+        self.pooler = fresh(BertPooler(config, policy)) if add_pooling_layer else None
 
     def forward(
         self,

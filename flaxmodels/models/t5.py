@@ -20,7 +20,7 @@ from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.heads import ClassificationHead, last_chosen, span_logits
 from flaxmodels.nn.linear import Embedding, Linear, RMSNorm, TiedLinear, embed, vocabulary_projection
 from flaxmodels.nn.masks import decoder_mask, new_places, padding_mask
-from flaxmodels.nn.module import Module, ModuleList
+from flaxmodels.nn.module import Module, ModuleList, fresh
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
 from flaxmodels.nn.relative import relative_buckets
@@ -432,7 +432,7 @@ class T5ForConditionalGeneration(_T5WithHead):
         shared = self.set_stacks(config, policy)
         self.scale = config.d_model**-0.5 if config.scales_logits else 1.0
         tied, init = config.tie_word_embeddings, normal(config.initializer_factor)
-        self.lm_head = vocabulary_projection(shared, policy, tied=tied, init=init)
+        self.lm_head = fresh(vocabulary_projection(shared, policy, tied=tied, init=init))
 
     def head(self, outputs, inputs, dropout_rng):
         return outputs.to(Seq2SeqLMOutput, logits=self.lm_head(outputs.last_hidden_state * self.scale))
@@ -447,7 +447,7 @@ class T5ForQuestionAnswering(_T5WithHead):
     def build(self, config: T5Config, policy: Policy):
         self.set_stacks(config, policy)
         init = normal(config.initializer_factor * config.d_model**-0.5)
-        self.qa_outputs = Linear(config.d_model, 2, policy, init=init)
+        self.qa_outputs = fresh(Linear(config.d_model, 2, policy, init=init))
 
     def head(self, outputs, inputs, dropout_rng):
         start, end = span_logits(self.qa_outputs, outputs.last_hidden_state)

@@ -22,7 +22,7 @@ from flaxmodels.nn.conv import Conv2d, channels_last, pixel_shuffle
 from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.linear import LayerNorm, Linear
 from flaxmodels.nn.masks import padding_mask
-from flaxmodels.nn.module import Module, ModuleList, param
+from flaxmodels.nn.module import Module, ModuleList, fresh, param
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
 from flaxmodels.nn.resize import resize_bicubic
@@ -115,7 +115,7 @@ class ViTEmbeddings(Module):
         for name in self.tokens:
             setattr(self, name, param((1, 1, features), policy.param_dtype, init))
         mask_shape = (1,) * (self.mask_token_axes - 1) + (features,)
-        self.mask_token = param(mask_shape, policy.param_dtype, zeros) if masks else None
+        self.mask_token = fresh(param(mask_shape, policy.param_dtype, zeros)) if masks else None
         self.patch_embeddings = ViTPatchEmbeddings(config, policy)
         length = len(self.tokens) + self.grid[0] * self.grid[1]
         self.position_embeddings = param((1, length, features), policy.param_dtype, init) if positions else None
@@ -325,7 +325,7 @@ class ViTModel(ViTPreTrainedModel):
         self.embeddings = self.embeddings_class(config, policy, masks=use_mask_token)
         self.encoder = ViTEncoder(config, policy, self.layer_class)
         self.layernorm = LayerNorm(config.hidden_size, policy, epsilon=config.layer_norm_eps)
-        self.pooler = ViTPooler(config, policy) if add_pooling_layer else None
+        self.pooler = fresh(ViTPooler(config, policy)) if add_pooling_layer else None
 
     def forward(
         self,

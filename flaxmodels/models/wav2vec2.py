@@ -23,7 +23,7 @@ from flaxmodels.nn.heads import weighted_layers
 from flaxmodels.nn.linear import LayerNorm, Linear
 from flaxmodels.nn.masks import padding_mask
 from flaxmodels.nn.mlp import MLP
-from flaxmodels.nn.module import Module, ModuleList, param
+from flaxmodels.nn.module import Module, ModuleList, fresh, param
 from flaxmodels.nn.multihead import MultiHeadAttention
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
@@ -363,7 +363,7 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
         self.feature_extractor = Wav2Vec2FeatureEncoder(config, policy)
         self.feature_projection = Wav2Vec2FeatureProjection(config, policy)
         if config.mask_time_prob > 0 or config.mask_feature_prob > 0:
-            self.masked_spec_embed = param((config.hidden_size,), policy.param_dtype, uniform(1.0))
+            self.masked_spec_embed = fresh(param((config.hidden_size,), policy.param_dtype, uniform(1.0)))
         self.encoder = Wav2Vec2Encoder(config, policy)
         if config.add_adapter:
             self.adapter = Wav2Vec2Adapter(config, policy)

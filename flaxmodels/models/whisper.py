@@ -26,7 +26,7 @@ from flaxmodels.nn.functional import Params
 from flaxmodels.nn.heads import weighted_layers
 from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, TiedLinear, embed, vocabulary_projection
 from flaxmodels.nn.masks import decoder_mask, new_places
-from flaxmodels.nn.module import Module, param
+from flaxmodels.nn.module import Module, fresh, param
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
 from flaxmodels.nn.stack import Stack
@@ -407,9 +407,9 @@ class WhisperForAudioClassification(WhisperPreTrainedModel):
         init, states = normal(config.init_std), config.encoder_layers + 1
         self.encoder = WhisperEncoder(config, policy)
         if config.use_weighted_layer_sum:
-            self.layer_weights = param((states,), policy.param_dtype, constant(1 / states))
-        self.projector = Linear(config.d_model, config.classifier_proj_size, policy, init=init)
-        self.classifier = Linear(config.classifier_proj_size, config.num_labels, policy, init=init)
+            self.layer_weights = fresh(param((states,), policy.param_dtype, constant(1 / states)))
+        self.projector = fresh(Linear(config.d_model, config.classifier_proj_size, policy, init=init))
+        self.classifier = fresh(Linear(config.classifier_proj_size, config.num_labels, policy, init=init))
 
     def forward(
         self,

@@ -223,7 +223,7 @@ class BatchNorm(Module):
         "scale": TorchLeaf("weight"),
         "running_mean": TorchLeaf("running_mean", flax_name="mean"),
         "running_var": TorchLeaf("running_var", flax_name="var"),
-        "num_batches_tracked": TorchLeaf("num_batches_tracked", (Retype("int64", "int32"),)),
+        "num_batches_tracked": TorchLeaf("num_batches_tracked", (Retype("int64", "int32"),), optional=True),
     }
 
     def __init__(self, features: int, policy: Policy, *, epsilon: float = 1e-5, momentum: float = 0.1):

@@ -98,6 +98,19 @@ def param(shape: tuple[int, ...], dtype, init: Initializer) -> nnx.Param:
     return nnx.Param(jax.ShapeDtypeStruct(shape, dtype), init=init)
 
 
+def fresh(part: Any) -> Any:
+    """`part`, a module or a parameter, declared as one that a pretrained checkpoint may lack: a head, a pooler.
+
+    Loading initialises it and says so; of all else that is missing it makes an error. What a model has beside its base
+    model is a head, and need not be declared.
+    """
+    if isinstance(part, nnx.Variable):
+        part.set_metadata(fresh=True)
+    else:
+        part.fresh = True
+    return part
+
+
 @dataclass(frozen=True)
 class Layers:
     """That a parameter holds `count` layers along its leading axis, the first of them number `start`.
@@ -114,7 +127,8 @@ class Layers:
 class Leaf:
     """A parameter in its place: `path` names the module attributes from the root, the last one its own.
 
-    `torch_owner` is the path of the owning module in torch's files.
+    `torch_owner` is the path of the owning module in torch's files. `fresh` says whether the parameter or a module that
+    it is in was declared so.
     """
 
     path: tuple[str, ...]
@@ -122,6 +136,7 @@ class Leaf:
     owner: nnx.Module
     layers: Layers | None
     torch_owner: tuple[str, ...]
+    fresh: bool = False
 
     @property
     def name(self) -> str:
@@ -181,18 +196,22 @@ def iter_leaves(
     path: tuple[str, ...] = (),
     layers: Layers | None = None,
     torch_path: tuple[str, ...] = (),
+    is_fresh: bool = False,
 ) -> Iterator[Leaf]:
     """Every parameter below `module` in order of definition; a shared one comes once for each place it is in."""
     count, start = getattr(module, "stacked", 0), getattr(module, "apart", 0)
+    is_fresh = is_fresh or getattr(module, "fresh", False)
     torch_names = getattr(module, "torch_names", {})
     for name, value in vars(module).items():
         kind = type(value)  # isinstance(value, nnx.Variable) takes longer than all else here
         if issubclass(kind, nnx.Variable):
-            yield Leaf((*path, name), value, module, layers, torch_path)
+            leaf_is_fresh = is_fresh or value.get_metadata().get("fresh", False)
+            yield Leaf((*path, name), value, module, layers, torch_path, leaf_is_fresh)
         elif issubclass(kind, nnx.Module):
             own = Layers(len(path), count, start) if count and not name.isdigit() else layers
             elsewhere = getattr(value, "torch_path", "") or torch_names.get(name, name)
-            yield from iter_leaves(value, (*path, name), own, (*torch_path, *filter(None, elsewhere.split("."))))
+            there = (*torch_path, *filter(None, elsewhere.split(".")))
+            yield from iter_leaves(value, (*path, name), own, there, is_fresh)
 
 
 def split_shared(module: nnx.Module) -> tuple[list[Leaf], dict[str, Leaf]]:

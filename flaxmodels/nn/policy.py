@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flaxmodels.errors import ConfigError
+from flaxmodels.errors import ConfigError, FlaxModelsError
 
 ATTENTION_IMPLEMENTATIONS = ("eager", "sdpa", "flash")
 EXPERTS_IMPLEMENTATIONS = ("eager", "batched", "grouped")
@@ -66,3 +66,16 @@ class Policy:
                 raise ConfigError(f"{name}={chosen!r} is not known: expected one of {', '.join(known)}")
         if self.remat not in (None, "full") and not hasattr(jax.checkpoint_policies, self.remat):
             raise ConfigError(f"remat={self.remat!r} is neither 'full' nor one of jax.checkpoint_policies")
+
+
+def rematerialisation(remat: str | None, gradient_checkpointing: bool | None) -> str | None:
+    """`Policy.remat`, from it and the argument that the retired Flax classes and torch have for it.
+
+    Raises:
+        FlaxModelsError: one asks for it and the other against it.
+    """
+    if gradient_checkpointing is None:
+        return remat
+    if remat is not None and not gradient_checkpointing:
+        raise FlaxModelsError(f"remat={remat!r} and gradient_checkpointing=False contradict each other: give one")
+    return remat or ("full" if gradient_checkpointing else None)
