@@ -34,8 +34,8 @@ def from_torch(module: Any, *, dtype: Any = None, param_dtype: Any = None, **opt
 
     Args:
         module: of a class that exists here under the same name, such as `BertForMaskedLM`.
-        dtype: of the computation; that of the module's parameters by default.
-        param_dtype: of the stored parameters, likewise.
+        dtype: of the computation; that of the module's first parameter by default.
+        param_dtype: of the stored parameters; each keeps its own by default.
         options: for the model's `Policy`.
     """
     cls = find_class(type(module).__name__)
@@ -44,8 +44,10 @@ def from_torch(module: Any, *, dtype: Any = None, param_dtype: Any = None, **opt
     state = _arrays(torch_bridge.as_saved(module, module.state_dict()))
     stored = next(value.dtype for value in state.values() if not np.issubdtype(value.dtype, np.integer))
     policy = Policy(to_dtype(dtype or stored), to_dtype(param_dtype or stored), **options)
-    weights = Weights(Path("state_dict"), DeviceSource(state), "torch")
+    weights = Weights.of_state(DeviceSource(state))
     model = describe(cls, cls.config_class.from_any(module.config), policy, weights)
+    if param_dtype is None:
+        load.adopt_dtypes(model, load.plan_loading(model, weights), weights.source)
     model._fill(flatten(convert_pytorch_state_dict_to_flax(state, model)), complete=nnx.Variable)
     return model
 
@@ -65,7 +67,7 @@ def to_torch(model: PreTrainedModel, module: Any = None, params: Params | None =
 
 def convert_pytorch_state_dict_to_flax(pt_state_dict: Mapping[str, Any], flax_model: PreTrainedModel) -> Params:
     """A torch state dict as a parameter tree for `flax_model`, whose own parameters are not needed."""
-    return _converted(Weights(Path("state_dict"), DeviceSource(_arrays(pt_state_dict)), "torch"), flax_model, True)
+    return _converted(Weights.of_state(DeviceSource(_arrays(pt_state_dict))), flax_model, True)
 
 
 def load_pytorch_checkpoint_in_flax_state_dict(
@@ -86,7 +88,7 @@ def load_flax_checkpoint_in_pytorch_model(model: Any, flax_checkpoint_path: str 
 def load_flax_weights_in_pytorch_model(pt_model: Any, flax_state: Mapping[str, Any]) -> Any:
     """Fill a live torch module of transformers from a Flax parameter tree, and return it."""
     flat = {name: np.asarray(value) for name, value in traverse_util.flatten_dict(flax_state, sep="/").items()}
-    return _fill_from_flax(pt_model, Weights(Path("flax_state"), ParamsSource(flat), "flax"))
+    return _fill_from_flax(pt_model, Weights.of_state(ParamsSource(flat), "flax"))
 
 
 def _fill_from_flax(module: Any, weights: Weights) -> Any:
@@ -103,7 +105,7 @@ def _fill_from_flax(module: Any, weights: Weights) -> Any:
 
 def _converted(weights: Weights, model: PreTrainedModel, strict: bool) -> Params:
     plan = load.plan_loading(model, weights)
-    load.check(plan, weights, strict=strict)
+    load.check(plan, weights, strict=strict, ignore_missing=not strict)
     return traverse_util.unflatten_dict(load.read_leaves(plan, weights.source, model._shapes()), sep="/")
 
 

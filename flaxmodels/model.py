@@ -15,6 +15,7 @@ from flax import nnx
 from flaxmodels.checkpoint.into import load_flax_sharded_weights, load_flax_weights
 from flaxmodels.config import PreTrainedConfig
 from flaxmodels.errors import FlaxModelsError
+from flaxmodels.files.foreign import check_quantization
 from flaxmodels.generation.call import generate, stream, warmup
 from flaxmodels.generation.config import GenerationConfig
 from flaxmodels.nn.cache import Cache, empty_cache
@@ -114,6 +115,7 @@ class PreTrainedModel(Module):
             options: for `build`.
         """
         self.config = self.config_class.from_any(config)
+        check_quantization(vars(self.config), type(self).__name__)
         self.generation_config = GenerationConfig.from_model_config(self.config)
         self.policy = policy or Policy(
             to_dtype(dtype), to_dtype(param_dtype), attn_implementation, scan_layers, remat, experts_implementation

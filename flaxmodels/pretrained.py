@@ -12,6 +12,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
+from flaxmodels.arguments import check_arguments
 from flaxmodels.checkpoint import load, save
 from flaxmodels.checkpoint.hosts import crew_of
 from flaxmodels.checkpoint.into import load_into
@@ -19,14 +20,16 @@ from flaxmodels.checkpoint.mapping import optional, torch_view
 from flaxmodels.checkpoint.params import DeviceSource, ParamsSource
 from flaxmodels.config import PreTrainedConfig
 from flaxmodels.errors import ConfigError, FlaxModelsError
+from flaxmodels.files.mxfp4 import plain_config
 from flaxmodels.files.reading import read_json
 from flaxmodels.files.resolve import CONFIG_NAME, NOWHERE, Location, Weights, renamed, resolve, split_hub_kwargs
 from flaxmodels.generation.config import GENERATION_CONFIG_NAME, GenerationConfig
 from flaxmodels.nn.functional import Params, functional, nest
 from flaxmodels.nn.module import split_shared
-from flaxmodels.nn.policy import Policy, to_dtype
+from flaxmodels.nn.policy import FLOAT32, FLOAT_DTYPES, Policy, rematerialisation, to_dtype
 from flaxmodels.sharding.rules import Rules, shardings
 from interop import torch_bridge
+from interop.plan import Plan
 from interop.source import Source
 
 
@@ -43,6 +46,7 @@ def from_pretrained(
     experts_implementation: str | None = None,
     scan_layers: bool = False,
     remat: str | None = None,
+    gradient_checkpointing: bool | None = None,
     device_mesh: Mesh | None = None,
     sharding_rules: Rules | str = "fsdp",
     seed: int = 0,
@@ -51,8 +55,11 @@ def from_pretrained(
     gguf_file: str | None = None,
     from_pt: bool = False,
     from_flax: bool = False,
+    from_tf: bool = False,
     key_mapping: Mapping[str, str] | None = None,
     ignore_mismatched_sizes: bool = False,
+    ignore_missing: bool = False,
+    mmap: bool = True,
     output_loading_info: bool = False,
     _do_init: bool = True,
     **kwargs: Any,
@@ -60,7 +67,11 @@ def from_pretrained(
     """Load a model from a folder, a file of weights, or the Hub.
 
     The weights are read through a plan made of the file's headers and the model's description: nothing is
-    initialised that the checkpoint provides, and no tensor is held twice.
+    initialised that the checkpoint provides, and no tensor is held twice. Nothing is written.
+
+    On a CPU, parameters may be the file itself, mapped into memory: it must not be truncated or written to in place
+    while the model is in use. Files that are replaced by others of the same name, as every save of this library does,
+    are safe; for any other, pass `mmap=False`.
 
     Args:
         pretrained_model_name_or_path: a folder, a `.safetensors`, `.msgpack`, `.bin` or `.gguf` file, or a Hub
@@ -69,63 +80,96 @@ def from_pretrained(
         config: used in place of the checkpoint's.
         state_dict: tensors in torch names and layout, used in place of the checkpoint's.
         dtype: of the computation; float32 by default, "auto" for that of the checkpoint.
-        param_dtype: of the stored parameters, likewise.
-        torch_dtype: both at once.
+        param_dtype: of the stored parameters; "auto" by default, which leaves each as the checkpoint has it.
+        torch_dtype: both at once, where neither is given by itself.
         attn_implementation, experts_implementation, scan_layers, remat: as in `Policy`. The same files serve stacked
             and unrolled layers.
+        gradient_checkpointing: `remat="full"` if true.
         device_mesh: parameters are divided over its devices, and only the bytes that these hold are read.
         sharding_rules: how: "tp", "fsdp", or a table of rules as in `flaxmodels.sharding.rules.shardings`.
         seed: of parameters that the checkpoint does not have.
         variant: loads `model.{variant}.safetensors` and the like.
         use_safetensors: only safetensors if true, none if false.
         gguf_file: name of a GGUF file in the folder.
-        from_pt: accepted for older scripts; the layout of a file is recognised.
-        from_flax: reads only files of Flax.
+        from_pt, from_flax, from_tf: only files of that framework.
         key_mapping: from regular expressions to what replaces them in the names of the checkpoint; the first one
             that is found in a name counts.
         ignore_mismatched_sizes: re-initialise parameters whose shapes differ, instead of raising.
+        ignore_missing: initialise parameters of the backbone that the checkpoint lacks, instead of raising. Those of
+            heads and poolers are initialised in any case.
+        mmap: if false, files are read into memory of their own.
         output_loading_info: also return missing, unexpected and mismatched keys.
         _do_init: if false, return the model without parameters, and the parameters that the checkpoint has.
         kwargs: for the Hub (`revision`, `token`, `cache_dir`, `local_files_only`, `subfolder`, ...); then
             fields of the configuration, which override it; others are refused by name.
 
     Raises:
-        CheckpointError: files that are absent, damaged or of an unknown kind.
+        CheckpointError: files that are absent, damaged, of an unknown kind, or not read, such as quantised ones.
         CheckpointMismatch: tensors of another shape, or of another model; all are listed.
         ConfigError: a configuration that cannot be computed, or unknown keywords.
+        FlaxModelsError: arguments that exclude each other, or ask for what is not done here.
     """
-    hub, overrides = split_hub_kwargs(kwargs)
-    if pretrained_model_name_or_path is not None:
-        location = resolve(pretrained_model_name_or_path, **hub).named(gguf_file)
-    elif config is None or state_dict is None:
-        raise FlaxModelsError("from_pretrained(None) needs config= and state_dict=")
-    else:
-        location = NOWHERE
+    hub, overrides = split_hub_kwargs(check_arguments(kwargs))
+    location = _location(pretrained_model_name_or_path, hub, gguf_file, config, state_dict)
     found = _config(cls, location, config, overrides)
-    if state_dict is not None:
-        weights = _state_dict_weights(state_dict)
+    if state_dict is None:
+        weights = location.weights(
+            variant=variant,
+            use_safetensors=use_safetensors,
+            from_pt=from_pt,
+            from_flax=from_flax,
+            from_tf=from_tf,
+            mmap=mmap,
+        )
     else:
-        weights = location.weights(variant=variant, use_safetensors=use_safetensors, from_flax=from_flax)
+        weights = _state_dict_weights(state_dict)
     weights = renamed(weights, key_mapping or {})
-    wishes = [torch_dtype or dtype or "float32", torch_dtype or param_dtype or "float32"]
-    dtypes = [_auto_dtype(found, weights.source) if wish == "auto" else wish for wish in wishes]
-    policy = Policy(
-        to_dtype(dtypes[0]), to_dtype(dtypes[1]), attn_implementation, scan_layers, remat, experts_implementation
-    )
+    compute, stored = _dtypes(found, weights.source, dtype, param_dtype, torch_dtype)
+    keeps_dtypes = (param_dtype or torch_dtype or "auto") == "auto"
+    remat = rematerialisation(remat, gradient_checkpointing)
+    policy = Policy(compute, stored, attn_implementation, scan_layers, remat, experts_implementation)
     model = describe(cls, found, policy, weights, *model_args)
     model.seed = seed
     if cls.can_generate() and (path := location.find(GENERATION_CONFIG_NAME)):
         model.generation_config = GenerationConfig(**read_json(path))
+    plan = load.plan_loading(model, weights)
+    load.check(plan, weights, ignore_mismatched_sizes=ignore_mismatched_sizes, ignore_missing=ignore_missing)
+    if keeps_dtypes:
+        load.adopt_dtypes(model, plan, weights.source)
     placed = None if device_mesh is None else shardings(model, device_mesh, sharding_rules)
-    given = state_dict is not None
-    params, info = _load(model, weights, ignore_mismatched_sizes, placed, complete=_do_init, copy=given)
-    if wishes[1] == "auto":
+    params = _load(model, plan, weights, placed, complete=_do_init, copy=state_dict is not None)
+    if keeps_dtypes:
         load.report_half(cls.__name__, params)
     if _do_init:
         model._fill(params, complete=nnx.Variable)
     result = (model,) if _do_init else (model, nest(params))
-    result += (info,) if output_loading_info else ()
+    result += (load.LoadingInfo.of(plan),) if output_loading_info else ()
     return result if len(result) > 1 else model
+
+
+def _location(
+    name_or_path: str | Path | None, hub: dict[str, Any], gguf_file: str | None, config: Any, state_dict: Any
+) -> Location:
+    if name_or_path is not None:
+        return resolve(name_or_path, **hub).named(gguf_file)
+    if config is None or state_dict is None:
+        raise FlaxModelsError("from_pretrained(None) needs config= and state_dict=")
+    return NOWHERE
+
+
+def _dtypes(
+    config: PreTrainedConfig, source: Source, dtype: Any, param_dtype: Any, torch_dtype: Any
+) -> tuple[np.dtype, np.dtype]:
+    """Of the computation, and of the parameters that the checkpoint does not have.
+
+    "auto" is what the configuration names for the computation, and what the checkpoint has for the parameters.
+    """
+    compute, stored = dtype or torch_dtype or FLOAT32, param_dtype or torch_dtype or "auto"
+    found = (header.dtype for header in source.headers.values() if header.dtype.name in FLOAT_DTYPES)
+    first = next(found, FLOAT32)
+    if compute == "auto":
+        compute = next(filter(None, map(vars(config).get, ("dtype", "torch_dtype"))), first)
+    return to_dtype(compute), first if stored == "auto" else to_dtype(stored)
 
 
 def describe(cls: Any, config: PreTrainedConfig, policy: Policy, weights: Weights, *args: Any) -> Any:
@@ -150,6 +194,7 @@ def _config(cls: Any, location: Location, config: Any, overrides: dict[str, Any]
     values = location.config() if config is None else config
     if not isinstance(values, dict):
         values = cls.config_class.from_any(values).to_dict()
+    values = plain_config(values)
     values = cls.config_class.own_part(values)
     if (found := values.get("model_type", cls.config_class.model_type)) != cls.config_class.model_type:
         raise ConfigError(
@@ -161,22 +206,20 @@ def _config(cls: Any, location: Location, config: Any, overrides: dict[str, Any]
 
 def _load(
     model: Any,
+    plan: Plan,
     weights: Weights,
-    ignore_mismatched_sizes: bool,
     placed: Mapping[str, NamedSharding] | None,
     *,
     complete: bool,
     copy: bool,
-) -> tuple[dict[str, jax.Array], load.LoadingInfo]:
-    """The parameters by name; those that the checkpoint should have and lacks are drawn if `complete`."""
-    plan = load.plan_loading(model, weights)
-    load.check(plan, weights, ignore_mismatched_sizes=ignore_mismatched_sizes)
+) -> dict[str, jax.Array]:
+    """The parameters by name; those that the checkpoint should have and lacks are initialised if `complete`."""
     params = load.read_leaves(plan, weights.source, model._shapes(), placed, copy=copy)
     if absent := (set(model._shapes()) if complete else optional(model)) - set(params):
         drawn = model._draw(jax.random.key(model.seed), absent)
         params |= drawn if placed is None else {k: jax.device_put(v, placed[k]) for k, v in drawn.items()}
     load.report(type(model).__name__, str(weights.path), plan)
-    return params, load.LoadingInfo.of(plan)
+    return params
 
 
 def save_pretrained(
@@ -247,18 +290,10 @@ def load_state_dict(model: Any, state_dict: Mapping[str, Any], strict: bool = Tr
     return load_into(model, _state_dict_weights(state_dict), strict)
 
 
-def _auto_dtype(config: PreTrainedConfig, source: Source) -> Any:
-    """The dtype that the configuration names, else that of the checkpoint's first floating tensor."""
-    for name in ("dtype", "torch_dtype"):
-        if named := vars(config).get(name):
-            return named
-    floating = (header.dtype for header in source.headers.values() if jnp.issubdtype(header.dtype, jnp.floating))
-    return next(floating, "float32")
-
-
 def _widest_dtype(values: Mapping[str, Any]) -> str:
-    floating = (value.dtype for value in values.values() if jnp.issubdtype(value.dtype, jnp.floating))
-    return np.dtype(jnp.result_type(*floating)).name
+    """Of the parameters that have one in which models compute; float32 if none has."""
+    dtypes = {value.dtype for value in values.values() if value.dtype.name in FLOAT_DTYPES}
+    return np.dtype(jnp.result_type(*dtypes or {FLOAT32})).name
 
 
 def _state_dict_weights(state_dict: Mapping[str, Any]) -> Weights:
@@ -266,4 +301,4 @@ def _state_dict_weights(state_dict: Mapping[str, Any]) -> Weights:
         name: torch_bridge.to_numpy(value) if torch_bridge.is_tensor(value) else np.asarray(value)
         for name, value in state_dict.items()
     }
-    return Weights(Path("state_dict"), ParamsSource(arrays), "torch")
+    return Weights.of_state(ParamsSource(arrays))

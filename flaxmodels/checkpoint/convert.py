@@ -65,7 +65,7 @@ def convert(
         CheckpointMismatch: shapes differ, or, if strict, tensors are missing or unexpected.
     """
     plan = load.plan_loading(model, weights)
-    load.check(plan, weights, strict=strict)
+    load.check(plan, weights, strict=strict, ignore_missing=not strict)
     leaves: Source = plan.read_from(weights.source)
     if param_dtype is not None:
         leaves = Cast(leaves, param_dtype)

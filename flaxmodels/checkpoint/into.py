@@ -26,7 +26,7 @@ def load_into(model: Any, weights: Weights, strict: bool = True) -> load.Loading
         CheckpointMismatch: tensors of another shape, or, if `strict`, missing or unexpected ones.
     """
     plan = load.plan_loading(model, weights)
-    load.check(plan, weights, strict=strict, remedy=_SET_THE_REST)
+    load.check(plan, weights, strict=strict, ignore_missing=not strict, remedy=_SET_THE_REST)
     params = load.read_leaves(plan, weights.source, model._shapes(), copy=True)
     empty = {leaf.name for leaf in split_shared(model)[0] if leaf.torch.optional and is_abstract(leaf.variable)}
     drawn = model._draw(jax.random.key(model.seed), empty - set(params))

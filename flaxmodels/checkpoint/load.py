@@ -11,12 +11,14 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax.sharding import Sharding
 from tqdm import tqdm
 
 from flaxmodels.checkpoint.mapping import wanted, wanted_in_flax_layout
 from flaxmodels.checkpoint.memory import Arena
 from flaxmodels.errors import CheckpointMismatch
+from flaxmodels.files import foreign
 from flaxmodels.files.resolve import Weights
 from flaxmodels.nn.module import split_shared
 from interop.plan import Plan, make_plan
@@ -75,14 +77,24 @@ def check(
     weights: Weights,
     *,
     ignore_mismatched_sizes: bool = False,
+    ignore_missing: bool = False,
     strict: bool = False,
     remedy: str = _REINITIALISE,
 ) -> None:
-    """Raise `CheckpointMismatch` listing everything that does not fit, and `remedy`.
+    """Raise an error that lists everything that does not fit, and the remedy.
 
-    That is tensors of another shape unless these are ignored, and, if `strict`, missing and unexpected ones. A
-    checkpoint of which no tensor fits is refused in any case.
+    Args:
+        ignore_mismatched_sizes: whether tensors of another shape may be there.
+        ignore_missing: whether parameters of the backbone may be missing.
+        strict: whether none may be missing or unexpected, those of heads included.
+        remedy: for shapes, and what is missing if `strict`.
+
+    Raises:
+        CheckpointError: the checkpoint is one that is not read, such as a quantised one.
+        CheckpointMismatch: it is of another model. One of which no tensor fits is refused in any case.
     """
+    foreign.check_names(plan.unexpected, (name for rule in plan.rules for name in rule.sources), weights.path)
+    _check_types(plan, weights)
     if not plan.rules and not plan.mismatched:
         names = ", ".join(sorted(weights.source.headers)[:3])
         raise CheckpointMismatch(
@@ -101,6 +113,40 @@ def check(
             + f" in {weights.path.name}\n"
             + "\n".join([*lines, remedy])
         )
+    if plan.required and not ignore_missing:
+        raise CheckpointMismatch(_without_backbone(plan, weights))
+
+
+def _check_types(plan: Plan, weights: Weights) -> None:
+    if plan.mistyped:
+        lines = [f"  ! {m.name}: checkpoint {m.found}, model {m.expected}" for m in plan.mistyped]
+        raise CheckpointMismatch(
+            f"{len(lines)} not made of floating-point numbers in {weights.path.name}\n"
+            + "\n".join(lines)
+            + "\nThey are quantised, or of another model: load the unquantised checkpoint."
+        )
+
+
+def _without_backbone(plan: Plan, weights: Weights) -> str:
+    lines = [f"  - {name}   (for {leaf})" for name, leaf in plan.required.items()]
+    others = ", ".join(plan.unexpected) or "no other tensors"
+    return (
+        f"{len(lines)} missing in {weights.path.name}, without which this is not the model that was saved\n"
+        + "\n".join(lines)
+        + f"\nThe checkpoint has in their place: {others}\n"
+        "Check the model class and the configuration, give the names of the checkpoint by key_mapping=, or pass "
+        "ignore_missing=True to initialise what is missing."
+    )
+
+
+def adopt_dtypes(model, plan: Plan, source: Source) -> None:
+    """Describe each parameter of `model` in the dtype in which the checkpoint has it; statistics keep their own."""
+    headers = plan.read_from(source).headers
+    for leaf in split_shared(model)[0]:
+        header, described = headers.get(leaf.name), leaf.variable.get_raw_value()
+        if header is not None and header.is_floating and isinstance(leaf.variable, nnx.Param):
+            dtype = jax.dtypes.canonicalize_dtype(header.dtype)
+            leaf.variable.set_raw_value(jax.ShapeDtypeStruct(described.shape, dtype))
 
 
 def read_leaves(

@@ -35,8 +35,9 @@ def dequantised(source: Source) -> Source:
 
 def plain_config(config: dict[str, Any]) -> dict[str, Any]:
     """A `config.json` that does not say that weights are in MXFP4, as they are not once they are read."""
-    method = (config.get("quantization_config") or {}).get("quant_method")
-    return {name: value for name, value in config.items() if name != "quantization_config" or method != "mxfp4"}
+    stated = config.get("quantization_config")
+    is_mxfp4 = isinstance(stated, dict) and stated.get("quant_method") == "mxfp4"
+    return {name: value for name, value in config.items() if name != "quantization_config" or not is_mxfp4}
 
 
 def _is_packed(blocks: Header, scales: Header | None) -> bool:

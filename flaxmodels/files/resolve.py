@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from flaxmodels.errors import CheckpointError
+from flaxmodels.files import foreign
 from flaxmodels.files.commit import recover
 from flaxmodels.files.gguf import GGUFFile
 from flaxmodels.files.h5 import H5File
@@ -18,6 +19,7 @@ from flaxmodels.files.mxfp4 import dequantised, plain_config
 from flaxmodels.files.orbax import METADATA, OrbaxFolder
 from flaxmodels.files.reading import read_json
 from flaxmodels.files.safetensors import SafetensorsFile
+from flaxmodels.files.selection import Selection
 from flaxmodels.files.shards import ShardedFiles, read_weight_map
 from interop import torch_bridge
 from interop.dialects import gguf, tf
@@ -26,6 +28,10 @@ from interop.rules import Mapped, Rule
 from interop.source import Source
 
 HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+_WRAPPERS = re.compile(
+    r"(?:(?<=\.)|^)(?:base_model\.model|module|_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\."
+)
+"""What torch.compile, DataParallel, FSDP, activation checkpointing and peft put into the names of parameters."""
 
 CONFIG_NAME = "config.json"
 SAFETENSORS = "model.safetensors"
@@ -61,6 +67,11 @@ class Weights:
     path: Path
     source: Source
     layout: str
+
+    @classmethod
+    def of_state(cls, source: Source, layout: str = "torch") -> Weights:
+        """Tensors that are in memory, under the names of a state dict of torch or of a tree of Flax."""
+        return _unwrapped(cls(Path("state_dict"), source, layout))
 
 
 @dataclass(frozen=True)
@@ -124,36 +135,58 @@ class Location:
             return _as_checkpoint_error(lambda: gguf.config(source.metadata, source.headers))
         path = self.find(CONFIG_NAME)
         if path is None:
-            raise CheckpointError(f"{self.root} has no {CONFIG_NAME}: add it, or pass config=")
+            if (adapter := self.find(foreign.ADAPTER_CONFIG)) is not None:
+                foreign.check_adapter(read_json(adapter), self.root, beside=False)
+            raise CheckpointError(f"{self.root} has no {CONFIG_NAME}: add it, or pass config={self._consolidated()}")
         return plain_config(read_json(path))
 
     def weights(
-        self, *, variant: str | None = None, use_safetensors: bool | None = None, from_flax: bool = False
+        self,
+        *,
+        variant: str | None = None,
+        use_safetensors: bool | None = None,
+        from_pt: bool = False,
+        from_flax: bool = False,
+        from_tf: bool = False,
+        mmap: bool = True,
     ) -> Weights:
-        """The first weights there are in the order of `WEIGHT_FILES`, each sharded or not.
+        """The first weights there are in the order of `WEIGHT_FILES`, each sharded or not, or those of `file`.
 
-        Args:
-            variant: looks for `model.{variant}.safetensors` and the like.
-            use_safetensors: only safetensors if true, none if false.
-            from_flax: only files of Flax.
+        The arguments select among them, as the attributes of `Selection` say; `mmap` is that of `open_weights`.
+
+        Raises:
+            CheckpointError: there are none, they are not what is selected, or an adapter is beside them.
         """
+        selection = Selection(variant, use_safetensors, from_pt, from_flax, from_tf)
         if self.file is not None:
-            return open_weights(Path(self.root) / self.file)
-        wanted = [
-            name
-            for name in WEIGHT_FILES
-            if use_safetensors in (None, name.endswith(".safetensors")) and name.startswith("flax" * from_flax)
-        ]
-        for name in wanted:
+            weights = open_weights(Path(self.root) / self.file)
+            selection.check(self.file, weights.layout)
+            return weights
+        path = self._first(selection)
+        if (adapter := self.find(foreign.ADAPTER_CONFIG)) is not None:
+            foreign.check_adapter(read_json(adapter), self.root, beside=path is not None)
+        if path is not None:
+            return open_weights(path, self)
+        wanted = ", ".join(filter(selection.includes, WEIGHT_FILES))
+        variant = f", of variant {selection.variant!r}" if selection.variant else ""
+        raise CheckpointError(
+            f"{self.root} has no weights: expected {wanted}, or one of these in shards with an index{variant}"
+            + self._consolidated()
+        )
+
+    def _first(self, selection: Selection) -> Path | None:
+        middle = f".{selection.variant}" if selection.variant else ""
+        for name in filter(selection.includes, WEIGHT_FILES):
             stem, suffix = name.rsplit(".", 1)
-            middle = f".{variant}" if variant else ""
             for candidate in (f"{stem}{middle}.{suffix}", f"{stem}.{suffix}.index{middle}.json"):
                 if path := self.find(candidate):
-                    return open_weights(path, self)
-        raise CheckpointError(
-            f"{self.root} has no weights: expected {', '.join(wanted)}, or one of these in shards with an index"
-            + (f", of variant {variant!r}" if variant else "")
-        )
+                    return path
+        return None
+
+    def _consolidated(self) -> str:
+        """What an error says of files in the format of Meta and Mistral, if there are any."""
+        found = next(filter(self.find, foreign.CONSOLIDATED), None)
+        return f"; it has {found}, whose format is not read" if found else ""
 
     def _open_index(self, path: Path) -> Weights:
         if not self.is_local:
@@ -197,7 +230,7 @@ def open_weights(path: Path, location: Location | None = None) -> Weights:
     Tensors in MXFP4 are dequantised.
     """
     weights = _open(path, location or Location(str(path.parent), True))
-    return replace(weights, source=dequantised(weights.source))
+    return _unwrapped(replace(weights, source=dequantised(weights.source)))
 
 
 def _open(path: Path, location: Location) -> Weights:
@@ -238,11 +271,20 @@ def renamed(weights: Weights, key_mapping: Mapping[str, str]) -> Weights:
         found = (pattern for pattern in key_mapping if re.search(pattern, name))
         return next((re.sub(pattern, key_mapping[pattern], name) for pattern in found), name)
 
-    if not key_mapping:
+    return _renamed(weights, rename, "key_mapping") if key_mapping else weights
+
+
+def _unwrapped(weights: Weights) -> Weights:
+    """The same tensors under names without those of wrappers around modules."""
+    if weights.layout != "torch" or not any(map(_WRAPPERS.search, weights.source.headers)):
         return weights
+    return _renamed(weights, lambda name: _WRAPPERS.sub("", name), f"{weights.path.name} without wrappers")
+
+
+def _renamed(weights: Weights, rename: Callable[[str], str], who: str) -> Weights:
     names = {name: rename(name) for name in weights.source.headers}
     if repeated := sorted(new for new, count in Counter(names.values()).items() if count > 1):
-        raise CheckpointError(f"key_mapping gives several tensors the same name: {', '.join(repeated)}")
+        raise CheckpointError(f"{who} gives several tensors the same name: {', '.join(repeated)}")
     rules = [Rule((name,), (new,)) for name, new in names.items()]
     return replace(weights, source=Mapped(weights.source, rules))
 
