@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = [
     {"interop"},
     {"flaxmodels.errors", "flaxmodels.changes"},
-    {"flaxmodels.files"},
+    {"flaxmodels.files", "flaxmodels.arguments"},
     {"flaxmodels.nn", "flaxmodels.config", "flaxmodels.outputs", "flaxmodels.tokenizer"},
     {"flaxmodels.checkpoint", "flaxmodels.generation", "flaxmodels.sharding"},
     {"flaxmodels.pretrained"},
