@@ -47,7 +47,7 @@ def from_torch(module: Any, *, dtype: Any = None, param_dtype: Any = None, **opt
     weights = Weights.of_state(DeviceSource(state))
     model = describe(cls, cls.config_class.from_any(module.config), policy, weights)
     if param_dtype is None:
-        load.adopt_dtypes(model, load.plan_loading(model, weights), weights.source)
+        load.adopt_dtypes(model, load.plan_loading(model, weights).read_from(weights.source))
     model._fill(flatten(convert_pytorch_state_dict_to_flax(state, model)), complete=nnx.Variable)
     return model
 
@@ -106,7 +106,7 @@ def _fill_from_flax(module: Any, weights: Weights) -> Any:
 def _converted(weights: Weights, model: PreTrainedModel, strict: bool) -> Params:
     plan = load.plan_loading(model, weights)
     load.check(plan, weights, strict=strict, ignore_missing=not strict)
-    return traverse_util.unflatten_dict(load.read_leaves(plan, weights.source, model._shapes()), sep="/")
+    return traverse_util.unflatten_dict(load.read_leaves(plan.read_from(weights.source), model._shapes()), sep="/")
 
 
 def _arrays(state: Mapping[str, Any]) -> dict[str, np.ndarray | jax.Array]:

@@ -29,7 +29,6 @@ from flaxmodels.nn.module import split_shared
 from flaxmodels.nn.policy import FLOAT32, FLOAT_DTYPES, Policy, rematerialisation, to_dtype
 from flaxmodels.sharding.rules import Rules, shardings
 from interop import torch_bridge
-from interop.plan import Plan
 from interop.source import Source
 
 
@@ -134,10 +133,12 @@ def from_pretrained(
         model.generation_config = GenerationConfig(**read_json(path))
     plan = load.plan_loading(model, weights)
     load.check(plan, weights, ignore_mismatched_sizes=ignore_mismatched_sizes, ignore_missing=ignore_missing)
+    leaves = plan.read_from(weights.source)
     if keeps_dtypes:
-        load.adopt_dtypes(model, plan, weights.source)
+        load.adopt_dtypes(model, leaves)
     placed = None if device_mesh is None else shardings(model, device_mesh, sharding_rules)
-    params = _load(model, plan, weights, placed, complete=_do_init, copy=state_dict is not None)
+    params = _load(model, leaves, placed, complete=_do_init, copy=state_dict is not None)
+    load.report(cls.__name__, str(weights.path), plan)
     if keeps_dtypes:
         load.report_half(cls.__name__, params)
     if _do_init:
@@ -206,19 +207,17 @@ def _config(cls: Any, location: Location, config: Any, overrides: dict[str, Any]
 
 def _load(
     model: Any,
-    plan: Plan,
-    weights: Weights,
+    leaves: Source,
     placed: Mapping[str, NamedSharding] | None,
     *,
     complete: bool,
     copy: bool,
 ) -> dict[str, jax.Array]:
     """The parameters by name; those that the checkpoint should have and lacks are initialised if `complete`."""
-    params = load.read_leaves(plan, weights.source, model._shapes(), placed, copy=copy)
+    params = load.read_leaves(leaves, model._shapes(), placed, copy=copy)
     if absent := (set(model._shapes()) if complete else optional(model)) - set(params):
         drawn = model._draw(jax.random.key(model.seed), absent)
         params |= drawn if placed is None else {k: jax.device_put(v, placed[k]) for k, v in drawn.items()}
-    load.report(type(model).__name__, str(weights.path), plan)
     return params
 
 

@@ -27,7 +27,7 @@ def load_into(model: Any, weights: Weights, strict: bool = True) -> load.Loading
     """
     plan = load.plan_loading(model, weights)
     load.check(plan, weights, strict=strict, ignore_missing=not strict, remedy=_SET_THE_REST)
-    params = load.read_leaves(plan, weights.source, model._shapes(), copy=True)
+    params = load.read_leaves(plan.read_from(weights.source), model._shapes(), copy=True)
     empty = {leaf.name for leaf in split_shared(model)[0] if leaf.torch.optional and is_abstract(leaf.variable)}
     drawn = model._draw(jax.random.key(model.seed), empty - set(params))
     model._fill(drawn | params, complete=None)

@@ -139,29 +139,30 @@ def _without_backbone(plan: Plan, weights: Weights) -> str:
     )
 
 
-def adopt_dtypes(model, plan: Plan, source: Source) -> None:
-    """Describe each parameter of `model` in the dtype in which the checkpoint has it; statistics keep their own."""
-    headers = plan.read_from(source).headers
+def adopt_dtypes(model, leaves: Source) -> None:
+    """Describe each parameter of `model` in the dtype in which the checkpoint has it; statistics keep their own.
+
+    Args:
+        leaves: those that the checkpoint has, as `Plan.read_from` gives them.
+    """
     for leaf in split_shared(model)[0]:
-        header, described = headers.get(leaf.name), leaf.variable.get_raw_value()
+        header, described = leaves.headers.get(leaf.name), leaf.variable.get_raw_value()
         if header is not None and header.is_floating and isinstance(leaf.variable, nnx.Param):
             dtype = jax.dtypes.canonicalize_dtype(header.dtype)
             leaf.variable.set_raw_value(jax.ShapeDtypeStruct(described.shape, dtype))
 
 
 def read_leaves(
-    plan: Plan,
-    source: Source,
+    mapped: Source,
     leaves: Mapping[str, jax.ShapeDtypeStruct],
     shardings: Mapping[str, Sharding] | None = None,
     *,
     copy: bool = False,
 ) -> dict[str, jax.Array]:
-    """The leaves that the plan provides, in the dtypes of `leaves`, on the default device or as `shardings` say.
+    """The leaves that `Plan.read_from` gives, in the dtypes of `leaves`, on the default device or as `shardings` say.
 
     With `copy` none of them shares memory with the source: for sources that others may write to.
     """
-    mapped = plan.read_from(source)
     names = list(mapped.headers)
     arena = Arena()
 
