@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import zipfile
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -12,14 +13,19 @@ from typing import TYPE_CHECKING, Any
 import ml_dtypes
 import numpy as np
 
-from interop.errors import InteropError
+from interop.errors import InteropError, listed, shown
 from interop.source import Header, Index
 
 if TYPE_CHECKING:
     import torch
 
 _SHOWN = 5  # entries of a pickle that an error names
+_MAX_PICKLE = 8 << 20  # bytes of what describes the tensors of an archive: a pickle of 50,000 has 8 MB
+_MAX_PATH = 4096
+_MAX_TIED = 16  # times the size of the file: a tensor may have several names, but not that many
 _REMEDY = "Save model.state_dict() with torch.save"
+_WRITERS = {"pytorch-lightning_version": "PyTorch Lightning", "ds_version": "DeepSpeed"}
+"""Entries that tell who wrote a checkpoint."""
 
 # Dtypes that numpy lacks, spelled alike by torch and ml_dtypes, and one of the same width that both know.
 _CARRIERS = {
@@ -38,6 +44,10 @@ class TorchPickle:
     Unpickling with `weights_only=True` runs no code from the file. If torch 1.6 or later wrote it, it is
     memory-mapped, and `read` returns views of the map.
 
+    Args:
+        path: the file.
+        mmap: map the file; if false, all of it is read at once.
+
     Attributes:
         path: the file.
         headers: shape and dtype of every tensor, in the order of the file.
@@ -46,9 +56,11 @@ class TorchPickle:
         InteropError: torch or the file is absent, or the file is truncated or not a flat dict of tensors.
     """
 
-    def __init__(self, path: str | os.PathLike[str]):
+    def __init__(self, path: str | os.PathLike[str], *, mmap: bool = True):
         self.path = Path(path)
-        self._arrays = _arrays(self.path, _unpickle(self.path))
+        self._arrays = _arrays(self.path, _unpickle(self.path, mmap))
+        if sum(array.nbytes for array in self._arrays.values()) > _MAX_TIED * self.path.stat().st_size:
+            raise InteropError(f"{shown(self.path.name)}: its tensors repeat each other's bytes. {_REMEDY}.")
         self.headers = {name: Header(array.shape, array.dtype) for name, array in self._arrays.items()}
 
     def read(self, name: str, index: Index | None = None) -> np.ndarray:
@@ -160,45 +172,76 @@ def _torch() -> ModuleType:
     return torch
 
 
-def _unpickle(path: Path) -> Any:
+def _unpickle(path: Path, mmap: bool) -> Any:
     torch = _torch()
     try:
         with path.open("rb") as file:
-            mappable = file.read(4) == b"PK\x03\x04"
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mappable)
+            is_archive = file.read(4) == b"PK\x03\x04"
+        if is_archive:
+            _check_archive(path)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and is_archive)
+    except InteropError:
+        raise
     except OSError as error:
-        raise InteropError(f"{path}: {error.strerror or error}. Check the path and its permissions.") from error
+        problem = f"{shown(path, _MAX_PATH)}: {error.strerror or error}"
+        raise InteropError(f"{problem}. Check the path and its permissions.") from error
     except Exception as error:  # torch lets through whatever a corrupt pickle makes Python raise
         raise _explain(path, error) from error
+
+
+def _check_archive(path: Path) -> None:
+    """Refuses records that are compressed, overlap or describe more than a model: torch unpacks any to their end."""
+    with zipfile.ZipFile(path) as archive:
+        records = archive.infolist()
+    is_packed = any(record.compress_type != zipfile.ZIP_STORED for record in records)
+    if is_packed or sum(record.file_size for record in records) > path.stat().st_size:
+        raise InteropError(f"{shown(path.name)}: a compressed archive, which torch.save never writes. {_REMEDY}.")
+    if any(record.file_size > _MAX_PICKLE for record in records if record.filename.endswith(".pkl")):
+        raise InteropError(f"{shown(path.name)}: its pickle has more than {_MAX_PICKLE} bytes. {_REMEDY}, in shards.")
 
 
 def _explain(path: Path, error: Exception) -> InteropError:
     """Tells a pickle that wants to run code from one that is broken."""
     code = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
     if code is None:
-        return InteropError(f"{path.name}: truncated or not a torch checkpoint. Download or copy it again.")
-    return InteropError(f"{path.name}: refused, because it imports {code[1]} and weights need no code. {_REMEDY}.")
+        return InteropError(f"{shown(path.name)}: truncated or not a torch checkpoint. Download or copy it again.")
+    problem = f"refused, because it imports {shown(code[1])} and weights need no code"
+    return InteropError(f"{shown(path.name)}: {problem}. {_REMEDY}.")
 
 
 def _arrays(path: Path, content: Any) -> dict[str, np.ndarray]:
     """The arrays of an unpickled dict of tensors."""
     if not isinstance(content, dict):
-        found = type(content).__name__
-        raise InteropError(f"{path.name}: holds a {found}, expected a dict of names to tensors. {_REMEDY}.")
+        found = shown(type(content).__name__)
+        raise InteropError(f"{shown(path.name)}: holds a {found}, expected a dict of names to tensors. {_REMEDY}.")
+    if nested := [key for key, value in content.items() if _is_state_dict(value)]:
+        raise _nested(path, content, nested)
     arrays: dict[str, np.ndarray] = {}
     others: list[str] = []
     for name, value in content.items():
         try:
-            if not isinstance(name, str):
-                raise TypeError(name)
+            name.encode()
             arrays[name] = to_numpy(value)
-        except (AttributeError, TypeError, RuntimeError):
-            others.append(f"{name!r} is {_describe(value)}")
+        except (AttributeError, TypeError, UnicodeError, RuntimeError):
+            others.append(f"{shown(repr(name))} is {_describe(value)}")
     if others:
-        listed = ", ".join(others[:_SHOWN]) + (f" and {len(others) - _SHOWN} more" if others[_SHOWN:] else "")
-        raise InteropError(f"{path.name}: holds more than dense tensors: {listed}. {_REMEDY}.")
+        problem = f"holds more than dense tensors: {listed(others, _SHOWN)}"
+        raise InteropError(f"{shown(path.name)}: {problem}. {_REMEDY}.")
     return arrays
 
 
+def _is_state_dict(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and all(map(is_tensor, value.values()))
+
+
+def _nested(path: Path, content: dict[Any, Any], keys: list[Any]) -> InteropError:
+    """The error for weights that lie in an entry, beside others of a training run."""
+    writer = next((f" of {name}" for key, name in _WRITERS.items() if key in content), "")
+    problem = f"a training checkpoint{writer} with the entries {listed([repr(key) for key in content], _SHOWN)}"
+    part = f"torch.load({path.name!r}, weights_only=True)[{keys[0]!r}]"
+    remedy = f"Save its weights alone: torch.save({shown(part)}, 'pytorch_model.bin')"
+    return InteropError(f"{shown(path.name)}: {problem}. {remedy}.")
+
+
 def _describe(value: Any) -> str:
-    return f"{value.dtype} ({value.layout})" if hasattr(value, "layout") else f"of type {type(value).__name__}"
+    return f"{value.dtype} ({value.layout})" if hasattr(value, "layout") else f"of type {shown(type(value).__name__)}"

@@ -50,6 +50,8 @@ def convert(
 
     Args:
         model: its description; parameters are not needed.
+        weights: opened with `mmap=False` if anything else might truncate their files meanwhile: a map of a file that
+            becomes shorter ends the process.
         to: the name of a format in `save.FORMATS`.
         config: the contents of `config.json`.
         param_dtype: floating tensors are cast to it; by default each keeps its own.
@@ -62,6 +64,7 @@ def convert(
         The plan that was followed.
 
     Raises:
+        CheckpointError: a file of `weights` changed while it was converted; `folder` is then as it was.
         CheckpointMismatch: shapes differ, or, if strict, tensors are missing or unexpected.
     """
     plan = load.plan_loading(model, weights)
@@ -71,5 +74,13 @@ def convert(
         leaves = Cast(leaves, param_dtype)
     format = save.format_named(to)
     texts = {CONFIG_NAME: config}
-    save.save_checkpoint(folder, format.view(model, leaves), texts, format, max_shard_size, extra_files=extra_files)
+    save.save_checkpoint(
+        folder,
+        format.view(model, leaves),
+        texts,
+        format,
+        max_shard_size,
+        extra_files=extra_files,
+        before_commit=weights.check_unchanged,
+    )
     return plan

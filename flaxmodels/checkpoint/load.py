@@ -21,6 +21,7 @@ from flaxmodels.errors import CheckpointMismatch
 from flaxmodels.files import foreign
 from flaxmodels.files.resolve import Weights
 from flaxmodels.nn.module import split_shared
+from interop.errors import listed, shown
 from interop.plan import Plan, make_plan
 from interop.source import Index, Source
 
@@ -96,9 +97,9 @@ def check(
     foreign.check_names(plan.unexpected, (name for rule in plan.rules for name in rule.sources), weights.path)
     _check_types(plan, weights)
     if not plan.rules and not plan.mismatched:
-        names = ", ".join(sorted(weights.source.headers)[:3])
+        names = ", ".join(map(shown, sorted(weights.source.headers)[:3]))
         raise CheckpointMismatch(
-            f"none of the {len(weights.source.headers)} tensors in {weights.path.name} belongs to the model: "
+            f"none of the {len(weights.source.headers)} tensors in {shown(weights.path.name)} belongs to the model: "
             f"it has {names}, the model wants {', '.join(list(plan.missing)[:3])}. Check the model class."
         )
     wrong = () if ignore_mismatched_sizes else plan.mismatched
@@ -106,11 +107,11 @@ def check(
     if wrong or (strict and (plan.missing or unexpected)):
         counts = {"missing": len(plan.missing), "unexpected": len(unexpected), "of another shape": len(wrong)}
         lines = [f"  - {name}   (for {leaf})" for name, leaf in plan.missing.items()]
-        lines += [f"  + {name}" for name in unexpected]
-        lines += [f"  ! {m.name}: checkpoint {m.found}, model {m.expected}" for m in wrong]
+        lines += [f"  + {shown(name)}" for name in unexpected]
+        lines += [f"  ! {shown(m.name)}: checkpoint {m.found}, model {m.expected}" for m in wrong]
         raise CheckpointMismatch(
             ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-            + f" in {weights.path.name}\n"
+            + f" in {shown(weights.path.name)}\n"
             + "\n".join([*lines, remedy])
         )
     if plan.required and not ignore_missing:
@@ -119,9 +120,9 @@ def check(
 
 def _check_types(plan: Plan, weights: Weights) -> None:
     if plan.mistyped:
-        lines = [f"  ! {m.name}: checkpoint {m.found}, model {m.expected}" for m in plan.mistyped]
+        lines = [f"  ! {shown(m.name)}: checkpoint {m.found}, model {m.expected}" for m in plan.mistyped]
         raise CheckpointMismatch(
-            f"{len(lines)} not made of floating-point numbers in {weights.path.name}\n"
+            f"{len(lines)} not made of floating-point numbers in {shown(weights.path.name)}\n"
             + "\n".join(lines)
             + "\nThey are quantised, or of another model: load the unquantised checkpoint."
         )
@@ -129,9 +130,9 @@ def _check_types(plan: Plan, weights: Weights) -> None:
 
 def _without_backbone(plan: Plan, weights: Weights) -> str:
     lines = [f"  - {name}   (for {leaf})" for name, leaf in plan.required.items()]
-    others = ", ".join(plan.unexpected) or "no other tensors"
+    others = listed(plan.unexpected) or "no other tensors"
     return (
-        f"{len(lines)} missing in {weights.path.name}, without which this is not the model that was saved\n"
+        f"{len(lines)} missing in {shown(weights.path.name)}, without which this is not the model that was saved\n"
         + "\n".join(lines)
         + f"\nThe checkpoint has in their place: {others}\n"
         "Check the model class and the configuration, give the names of the checkpoint by key_mapping=, or pass "

@@ -81,6 +81,7 @@ def save_checkpoint(
     variant: str | None = None,
     extra_files: Iterable[Path] = (),
     crew: Crew | None = None,
+    before_commit: Callable[[], None] = lambda: None,
 ) -> None:
     """Replace the checkpoint in `folder`, all at once or not at all.
 
@@ -91,6 +92,7 @@ def save_checkpoint(
         max_shard_size: bytes, or "5GB" and the like.
         extra_files: copied beside the weights, such as a tokenizer.
         crew: the processes that save together: each writes its share of the shards, and the first of them the rest.
+        before_commit: called when all is written; if it raises an error, the folder stays as it was.
     """
     crew = crew or Crew()
     with replacing(folder, partial(is_weight_file, variant=variant), crew) as staging:
@@ -104,6 +106,7 @@ def save_checkpoint(
                 (staging / name).write_text(text, encoding="utf-8")
             for file in extra_files:
                 shutil.copy(file, staging / file.name)
+        before_commit()
 
 
 def _write_weights(

@@ -12,10 +12,12 @@ from typing import BinaryIO
 import numpy as np
 
 from flaxmodels.errors import CheckpointError
-from flaxmodels.files.reading import forget
+from flaxmodels.files.reading import FileBytes, forget
+from interop.errors import listed, shown
 from interop.source import Header, Index
 
-_MAX_NDIM = 32
+MAX_NDIM = 32
+"""As many as HDF5 and numpy 1 allow; checkpoints need five."""
 _TILE = (1024, 256)
 _CACHED = 4 << 20
 """Bytes: numpy transposes smaller matrices as fast without tiles."""
@@ -28,14 +30,23 @@ _WORKERS = 2
 
 def addressable(shape: Sequence[int], dtype: np.dtype) -> bool:
     """Whether numpy can hold such an array; a file may claim any numbers it likes."""
-    if len(shape) > _MAX_NDIM or min(shape, default=0) < 0:
+    if len(shape) > MAX_NDIM or min(shape, default=0) < 0:
         return False
     return math.prod(size for size in shape if size) * dtype.itemsize < 2**63
 
 
-def view(data: np.ndarray, start: int, header: Header) -> np.ndarray:
-    """The array that `header` describes, as a view of the bytes of `data` from `start` on."""
-    return data[start : start + header.nbytes].view(header.dtype).reshape(header.shape)
+def read_box(data: FileBytes, start: int, header: Header, index: Index | None = None) -> np.ndarray:
+    """The box of the array that `header` describes, whose bytes begin at `start`; all of it for None.
+
+    A view, of a scalar too, if the bytes are mapped. Otherwise the rows that the box touches are copied.
+    """
+    shape, inner = header.shape, index
+    if index and not isinstance(data, np.ndarray):
+        first, stop, _ = index[0].indices(shape[0])
+        shape, inner = (max(stop - first, 0), *shape[1:]), (slice(None), *index[1:])
+        start += first * Header(header.shape[1:], header.dtype).nbytes
+    held = data[start : start + Header(shape, header.dtype).nbytes].view(header.dtype).reshape(shape)
+    return box(held, inner)
 
 
 def box(array: np.ndarray, index: Index | None) -> np.ndarray:
@@ -123,7 +134,7 @@ def checked(name: str, array: np.ndarray, header: Header) -> np.ndarray:
     if array.shape == header.shape and array.dtype == header.dtype:
         return array
     found, promised = f"{array.dtype} {array.shape}", f"{header.dtype} {header.shape}"
-    raise CheckpointError(f"{name}: the array is {found}, its header says {promised}. Cast or reshape it.")
+    raise CheckpointError(f"{shown(name)}: the array is {found}, its header says {promised}. Cast or reshape it.")
 
 
 def check_dtypes(headers: Mapping[str, Header], known: Mapping[str, np.dtype]) -> None:
@@ -132,4 +143,4 @@ def check_dtypes(headers: Mapping[str, Header], known: Mapping[str, np.dtype]) -
     unknown = [f"{name} is {header.dtype}" for name, header in headers.items() if header.dtype not in dtypes]
     if unknown:
         names = ", ".join(map(str, dtypes))
-        raise CheckpointError(f"The format has no such dtype: {', '.join(unknown)}. Cast to one of {names}.")
+        raise CheckpointError(f"The format has no such dtype: {listed(unknown)}. Cast to one of {names}.")

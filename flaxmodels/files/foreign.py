@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flaxmodels.errors import CheckpointError
+from interop.errors import listed, shown
 
 _UNQUANTISED = "Load the unquantised checkpoint that it was made from"
 _DEQUANTISE = {
@@ -88,13 +89,13 @@ def check_names(unexpected: Iterable[str], used: Iterable[str], path: Path) -> N
         raise _quantised(path, "a scheme that is not known", "", scales)
     if adapters := list(filter(_ADAPTER.search, unexpected)):
         raise CheckpointError(
-            f"{path.name}: holds an adapter ({_some(adapters)}), not a model: merge it into its base model with peft "
-            "(PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(folder)) and load that"
+            f"{shown(path.name)}: holds an adapter ({_some(adapters)}), not a model: merge it into its base model with "
+            "peft (PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(folder)) and load that"
         )
     if consolidated := list(filter(_CONSOLIDATED.search, unexpected)):
         raise CheckpointError(
-            f"{path.name}: has the names of the consolidated format of Meta and Mistral ({_some(consolidated)}), which "
-            "is not read: load the model-*.safetensors of the same model"
+            f"{shown(path.name)}: has the names of the consolidated format of Meta and Mistral ({_some(consolidated)}), "
+            "which is not read: load the model-*.safetensors of the same model"
         )
 
 
@@ -133,8 +134,8 @@ def _method(stated: Mapping[str, Any]) -> tuple[str, str]:
 
 def _quantised(path: Path, scheme: str, method: str, names: list[str]) -> CheckpointError:
     return CheckpointError(
-        f"{path.name}: its weights are quantised by {scheme}, as it has {_some(names)}, and that is not computed. "
-        + _remedy(method)
+        f"{shown(path.name)}: its weights are quantised by {scheme}, as it has {_some(names)}, and that is not "
+        f"computed. {_remedy(method)}"
     )
 
 
@@ -143,6 +144,5 @@ def _remedy(method: str) -> str:
     return f"{_UNQUANTISED}, or save it dequantised by transformers ({how})." if how else f"{_UNQUANTISED}."
 
 
-def _some(names: list[str], shown: int = 3) -> str:
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
+def _some(names: list[str]) -> str:
+    return listed(names, most=3)

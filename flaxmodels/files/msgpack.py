@@ -19,15 +19,17 @@ import numpy as np
 
 from flaxmodels.errors import CheckpointError
 from flaxmodels.files.arrays import (
+    MAX_NDIM,
     addressable,
     box,
     check_dtypes,
     checked,
     contiguous,
-    view,
+    read_box,
     write_array,
 )
-from flaxmodels.files.reading import Cursor, damaged, map_file
+from flaxmodels.files.reading import MAX_NAME, MAX_TENSORS, Cursor, FileBytes, damaged, open_bytes
+from interop.errors import shown
 from interop.source import Header, Index
 
 MAX_CHUNK_BYTES = 2**30
@@ -36,7 +38,7 @@ MAX_CHUNK_BYTES = 2**30
 _CHUNKED = "__msgpack_chunked_array__"
 _NDARRAY, _SCALAR = 1, 3  # Flax's extension types
 _MAX_DEPTH = 64
-_MAX_TEXT = 2**16  # bytes of a key or dtype name
+_MAX_KEYS = 2 * MAX_TENSORS  # of all maps: few maps hold just one array
 
 _DTYPES: dict[str, np.dtype] = {
     dtype.name: dtype
@@ -51,6 +53,7 @@ _DTYPES: dict[str, np.dtype] = {
         ],
     )
 }
+_OTHER = ("other", 0, 0)
 # What each byte begins: kind, size or value, and the width of the size that follows, if one does.
 # https://github.com/msgpack/msgpack/blob/master/spec.md
 _TAGS: dict[int, tuple[str, int, int]] = {
@@ -82,25 +85,30 @@ class MsgpackFile:
 
     Names are the keys of the tree joined by "/": `model/layers/0/mlp/up_proj/kernel`.
 
+    Args:
+        path: the file.
+        mmap: map the file; if false, `read` copies what it is asked for (see `open_bytes`).
+
     Attributes:
         path: the file.
         headers: shape and dtype of every array, in the order of the file.
 
     Raises:
-        CheckpointError: the file is absent, truncated, or anything but nested maps of arrays.
+        CheckpointError: the file is absent, truncated, or anything but nested maps of arrays; so is one with longer
+            names or more of them than a model has.
     """
 
-    def __init__(self, path: str | os.PathLike[str]):
+    def __init__(self, path: str | os.PathLike[str], *, mmap: bool = True):
         self.path = Path(path)
-        self._data = map_file(self.path)
+        self._data = open_bytes(self.path, mmap=mmap)
         self._leaves = dict(_Walker(self.path, self._data).walk())
         self.headers = {name: leaf.header for name, leaf in self._leaves.items()}
 
     def read(self, name: str, index: Index | None = None) -> np.ndarray:
-        """The array, or the box of it that `index` names; copied only if that box lies in several chunks."""
+        """The array, or the box of it that `index` names; joined in fresh memory if that box lies in several chunks."""
         leaf = self._leaves[name]
         if len(leaf.chunks) == 1:
-            return box(view(self._data, leaf.chunks[0][0], leaf.header), index)
+            return read_box(self._data, leaf.chunks[0][0], leaf.header, index)
         length, *rest = leaf.header.shape
         first, stop, _ = (index or (slice(None),))[0].indices(length)
         rows = max(stop - first, 0)
@@ -112,121 +120,143 @@ class MsgpackFile:
         """Elements `first` to `stop` of the flattened array, from the chunks that hold them."""
         parts, chunk_first = [], 0
         for start, count in leaf.chunks:
-            part = slice(max(first - chunk_first, 0), max(stop - chunk_first, 0))
-            parts.append(view(self._data, start, Header((count,), leaf.header.dtype))[part])
+            low, high = max(first - chunk_first, 0), min(stop - chunk_first, count)
+            if low < high:
+                parts.append(read_box(self._data, start, Header((count,), leaf.header.dtype), (slice(low, high),)))
             chunk_first += count
-        parts = [part for part in parts if part.size] or [np.empty(0, leaf.header.dtype)]
+        parts = parts or [np.empty(0, leaf.header.dtype)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 class _Walker:
     """Finds every array of the tree without reading any of them."""
 
-    def __init__(self, path: Path, data: np.ndarray):
+    def __init__(self, path: Path, data: FileBytes):
         self._path = path
         self._cursor = Cursor(path, data, "big")
+        self._keys = 0
 
     def walk(self) -> Iterator[tuple[str, _Leaf]]:
         """Names and places of the arrays, in the order of the file."""
-        yield from self._map((), self._expect("map", _place(())))
+        yield from self._map("", 0, self._expect("map", "", ""))
         if self._cursor.remaining:
             end = self._cursor.position
             raise damaged(self._path, f"the tree ends at byte {end} but {self._cursor.remaining} more follow")
 
-    def _map(self, keys: tuple[str, ...], count: int) -> Iterator[tuple[str, _Leaf]]:
-        if len(keys) > _MAX_DEPTH:
+    def _map(self, name: str, depth: int, count: int) -> Iterator[tuple[str, _Leaf]]:
+        """The arrays below `name`, after the head of its map."""
+        if depth > _MAX_DEPTH:
             raise damaged(self._path, f"maps are nested deeper than {_MAX_DEPTH}")
+        self._count_keys(count)
         seen: set[str] = set()
         for _ in range(count):
-            key = self._text(f"a key in {_place(keys)}")
+            key = self._text("a key in ", name)
             if key == _CHUNKED and not seen:
-                yield "/".join(keys), self._chunked(keys, count)
+                yield name, self._chunked(name, count)
                 return
             if key in seen or "/" in key:
-                raise damaged(self._path, f"the key {key!r} in {_place(keys)} is there twice or holds a '/'")
+                raise damaged(self._path, f"the key '{shown(key)}' in {_place(name)} is there twice or holds a '/'")
             seen.add(key)
-            yield from self._value((*keys, key))
+            path = f"{name}/{key}" if depth else key
+            if len(path) > MAX_NAME:
+                raise damaged(self._path, f"the path {_place(path)} has more than {MAX_NAME} characters")
+            yield from self._value(path, depth + 1)
 
-    def _value(self, keys: tuple[str, ...]) -> Iterator[tuple[str, _Leaf]]:
+    def _value(self, name: str, depth: int) -> Iterator[tuple[str, _Leaf]]:
         kind, size = self._head()
         if kind == "map":
-            yield from self._map(keys, size)
+            yield from self._map(name, depth, size)
         elif kind == "ext":
-            yield "/".join(keys), self._array(keys, size)
+            yield name, self._array(name, size)
         else:
             raise CheckpointError(
-                f"{self._path.name}: {_place(keys)} is neither a map nor an array. "
+                f"{shown(self._path.name)}: {_place(name)} is neither a map nor an array. "
                 "Save parameters alone: flax.serialization.to_bytes(params)."
             )
 
-    def _array(self, keys: tuple[str, ...], size: int) -> _Leaf:
+    def _array(self, name: str, size: int) -> _Leaf:
         """An extension object: a packed (shape, dtype name, bytes)."""
-        place, end = _place(keys), self._cursor.position + 1 + size
-        if self._cursor.uint(1) not in (_NDARRAY, _SCALAR) or self._expect("array", place) != 3:
-            raise damaged(self._path, f"{place} is not an array of Flax")
-        rank = self._expect("array", f"the shape of {place}")
-        shape = tuple(self._expect("int", f"the shape of {place}") for _ in range(rank))
-        dtype = self._dtype(place)
-        nbytes = self._expect("bytes", f"the data of {place}")
+        end = self._cursor.position + 1 + size
+        if self._cursor.uint(1) not in (_NDARRAY, _SCALAR) or self._expect("array", "", name) != 3:
+            raise damaged(self._path, f"{_place(name)} is not an array of Flax")
+        rank = self._rank(name, self._expect("array", "the shape of ", name))
+        shape = tuple([self._expect("int", "the shape of ", name) for _ in range(rank)])
+        dtype = self._dtype(name)
+        nbytes = self._expect("bytes", "the data of ", name)
         header = Header(shape, dtype)
         if not addressable(shape, dtype) or header.nbytes != nbytes or self._cursor.position + nbytes != end:
-            raise damaged(self._path, f"{place} is {dtype} {shape} but holds {nbytes} bytes")
+            raise damaged(self._path, f"{_place(name)} is {dtype} {shape} but holds {nbytes} bytes")
         start = self._cursor.position
-        self._cursor.take(nbytes)
+        self._cursor.skip(nbytes)
         return _Leaf(header, ((start, math.prod(shape)),))
 
-    def _dtype(self, place: str) -> np.dtype:
-        name = self._text(f"the dtype of {place}")
-        if name not in _DTYPES:
-            problem = f"{place} has the unknown dtype {name!r}"
-            raise CheckpointError(f"{self._path.name}: {problem}. Save it as one of {', '.join(_DTYPES)}.")
-        return _DTYPES[name]
+    def _rank(self, name: str, rank: int) -> int:
+        if rank > MAX_NDIM:
+            raise damaged(self._path, f"{_place(name)} has {rank} dimensions, more than {MAX_NDIM}")
+        return rank
 
-    def _chunked(self, keys: tuple[str, ...], count: int) -> _Leaf:
+    def _dtype(self, name: str) -> np.dtype:
+        dtype = self._text("the dtype of ", name)
+        if dtype not in _DTYPES:
+            problem = f"{_place(name)} has the unknown dtype '{shown(dtype)}'"
+            raise CheckpointError(f"{shown(self._path.name)}: {problem}. Save it as one of {', '.join(_DTYPES)}.")
+        return _DTYPES[dtype]
+
+    def _chunked(self, name: str, count: int) -> _Leaf:
         """A large array, as maps of its sizes and of its flat chunks; called after its marker."""
-        place = _place(keys)
-        if count != 3 or self._head() != ("true", 0) or self._text(place) != "shape":
-            raise damaged(self._path, f"{place} is not a chunked array of Flax")
-        shape = tuple(self._expect("int", f"the shape of {place}") for _ in self._numbered(place))
-        if self._text(place) != "chunks":
-            raise damaged(self._path, f"{place} is not a chunked array of Flax")
-        chunks = [self._array(keys, self._expect("ext", place)) for _ in self._numbered(place)]
+        if count != 3 or self._head() != ("true", 0) or self._text("", name) != "shape":
+            raise self._not_chunked(name)
+        rank = self._rank(name, self._expect("map", "", name))
+        shape = tuple([self._expect("int", "the shape of ", name) for _ in self._numbered(name, rank)])
+        if self._text("", name) != "chunks":
+            raise self._not_chunked(name)
+        numbers = self._numbered(name, self._expect("map", "", name))
+        chunks = [self._array(name, self._expect("ext", "", name)) for _ in numbers]
         dtypes = {chunk.header.dtype for chunk in chunks}
         sizes = [chunk.chunks[0][1] for chunk in chunks]
         header = Header(shape, next(iter(dtypes), np.dtype(bool)))
         fits = len(dtypes) == 1 and all(sizes) and sum(sizes) == math.prod(shape)
         if not fits or not addressable(shape, header.dtype):
-            raise damaged(self._path, f"the chunks of {place} do not make up an array of shape {shape}")
+            raise damaged(self._path, f"the chunks of {_place(name)} do not make up an array of shape {shape}")
         return _Leaf(header, tuple(span for chunk in chunks for span in chunk.chunks))
 
-    def _numbered(self, place: str) -> Iterator[int]:
-        """Steps through the keys of a map that must be "0", "1", ..."""
-        for number in range(self._expect("map", place)):
-            if self._text(place) != str(number):
-                raise damaged(self._path, f"{place} is not a chunked array of Flax")
+    def _numbered(self, name: str, count: int) -> Iterator[int]:
+        """Steps through the keys of a map of that size, which must be "0", "1", ..."""
+        self._count_keys(count)
+        for number in range(count):
+            if self._text("", name) != str(number):
+                raise self._not_chunked(name)
             yield number
 
-    def _text(self, place: str) -> str:
+    def _count_keys(self, more: int) -> None:
+        self._keys += more
+        if self._keys > _MAX_KEYS:
+            raise damaged(self._path, f"its maps claim {self._keys} keys, more than {_MAX_KEYS}")
+
+    def _not_chunked(self, name: str) -> CheckpointError:
+        return damaged(self._path, f"{_place(name)} is not a chunked array of Flax")
+
+    def _text(self, what: str, name: str) -> str:
         kind, size = self._head()
-        if kind not in ("text", "bytes") or size > _MAX_TEXT:
-            raise damaged(self._path, f"{place} is not a short text")
+        if kind not in ("text", "bytes") or size > MAX_NAME:
+            raise damaged(self._path, f"{what}{_place(name)} is not a short text")
         return self._cursor.text(size)
 
-    def _expect(self, kind: str, place: str) -> int:
+    def _expect(self, kind: str, what: str, name: str) -> int:
         """The size, or for an int the value, of the next object, which must be of this kind."""
         found, size = self._head()
         if found != kind:
-            raise damaged(self._path, f"{place} should be of type {kind}")
+            raise damaged(self._path, f"{what}{_place(name)} should be of type {kind}")
         return size
 
     def _head(self) -> tuple[str, int]:
         """Kind of the next object, and its size or value."""
-        kind, size, width = _TAGS.get(self._cursor.uint(1), ("other", 0, 0))
-        return kind, size + self._cursor.uint(width)
+        kind, size, width = _TAGS.get(self._cursor.uint(1), _OTHER)
+        return (kind, size + self._cursor.uint(width)) if width else (kind, size)
 
 
-def _place(keys: tuple[str, ...]) -> str:
-    return repr("/".join(keys)) if keys else "the root"
+def _place(name: str) -> str:
+    return f"'{shown(name)}'" if name else "the root"
 
 
 def write_msgpack(
@@ -258,9 +288,11 @@ def _nest(names: Iterable[str]) -> dict[str, Any]:
         for key in parents:
             node = node.setdefault(key, {})
             if not isinstance(node, dict):
-                raise CheckpointError(f"{name!r} lies below {node!r}, itself an array. Rename one of them.")
+                raise CheckpointError(
+                    f"'{shown(name)}' lies below '{shown(node)}', itself an array. Rename one of them."
+                )
         if leaf in node:
-            raise CheckpointError(f"{name!r} is an array, but others lie below it. Rename it.")
+            raise CheckpointError(f"'{shown(name)}' is an array, but others lie below it. Rename it.")
         node[leaf] = name
     return tree
 

@@ -14,7 +14,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from flaxmodels.files.arrays import box
+from flaxmodels.errors import CheckpointError
+from flaxmodels.files.arrays import addressable, box
+from interop.errors import listed
 from interop.ops import full_index
 from interop.source import Header, Index, Source
 
@@ -26,10 +28,16 @@ _BLOCKS_AT_ONCE = 1 << 16
 
 
 def dequantised(source: Source) -> Source:
-    """The source with its MXFP4 tensors as bfloat16; itself if it has none."""
+    """The source with its MXFP4 tensors as bfloat16; itself if it has none.
+
+    Raises:
+        CheckpointError: a tensor in MXFP4 is there as it is, too.
+    """
     headers = source.headers
     names = [name.removesuffix("_blocks") for name in headers if name.endswith("_blocks")]
     packed = {name for name in names if _is_packed(headers[f"{name}_blocks"], headers.get(f"{name}_scales"))}
+    if repeated := sorted(packed & headers.keys()):
+        raise CheckpointError(f"in MXFP4 and as they are, too: {listed(repeated)}. Delete one of both.")
     return _Dequantised(source, packed) if packed else source
 
 
@@ -44,7 +52,7 @@ def _is_packed(blocks: Header, scales: Header | None) -> bool:
     *sizes, bytes_a_block = blocks.shape or (0,)
     if scales is None or (tuple(sizes), len(sizes), bytes_a_block) != (scales.shape, 3, _BLOCK // 2):
         return False
-    return blocks.dtype == scales.dtype == np.uint8
+    return blocks.dtype == scales.dtype == np.uint8 and addressable((*scales.shape, _BLOCK), _BFLOAT16)
 
 
 class _Dequantised:

@@ -21,9 +21,10 @@ from flaxmodels.files.reading import read_json
 from flaxmodels.files.safetensors import SafetensorsFile
 from flaxmodels.files.selection import Selection
 from flaxmodels.files.shards import ShardedFiles, read_weight_map
+from flaxmodels.files.training_runs import parts_of_a_run
 from interop import torch_bridge
 from interop.dialects import gguf, tf
-from interop.errors import InteropError
+from interop.errors import InteropError, listed, shown
 from interop.rules import Mapped, Rule
 from interop.source import Source
 
@@ -41,6 +42,7 @@ ORBAX = "flax_model.orbax"
 """A folder."""
 WEIGHT_FILES = (SAFETENSORS, FLAX_SAFETENSORS, MSGPACK, ORBAX, "pytorch_model.bin", "tf_model.h5")
 """Names of unsharded weights, in the order in which they are looked for."""
+_INDEX = re.compile(r"\.index\.(.+\.)?json$")
 
 
 def is_weight_file(name: str, variant: str | None = None) -> bool:
@@ -62,11 +64,26 @@ def split_hub_kwargs(kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, 
 
 @dataclass(frozen=True)
 class Weights:
-    """An opened checkpoint: its tensors, and whether they are in `"torch"` or `"flax"` names and layout."""
+    """An opened checkpoint.
+
+    Attributes:
+        path: the file, the index of several, or the folder of a tree.
+        source: its tensors.
+        layout: whether they are in `"torch"` or `"flax"` names and layout.
+        files: the files that hold them, and the size and time of the last change of each when it was opened.
+    """
 
     path: Path
     source: Source
     layout: str
+    files: Mapping[Path, tuple[int, int]] = field(default_factory=dict)
+
+    def check_unchanged(self) -> None:
+        """Raise `CheckpointError` if a file has changed or gone since it was opened."""
+        changed = [path.name for path, then in self.files.items() if _state(path) != then]
+        if changed:
+            problem = f"changed while {'it was' if len(changed) == 1 else 'they were'} read"
+            raise CheckpointError(f"{listed(changed)} {problem}: try again when nothing writes there")
 
     @classmethod
     def of_state(cls, source: Source, layout: str = "torch") -> Weights:
@@ -159,14 +176,16 @@ class Location:
         """
         selection = Selection(variant, use_safetensors, from_pt, from_flax, from_tf)
         if self.file is not None:
-            weights = open_weights(Path(self.root) / self.file)
+            weights = open_weights(Path(self.root) / self.file, mmap=mmap)
             selection.check(self.file, weights.layout)
             return weights
         path = self._first(selection)
         if (adapter := self.find(foreign.ADAPTER_CONFIG)) is not None:
             foreign.check_adapter(read_json(adapter), self.root, beside=path is not None)
         if path is not None:
-            return open_weights(path, self)
+            return open_weights(path, self, mmap=mmap)
+        if self.is_local and (kind := parts_of_a_run(Path(self.root))):
+            raise CheckpointError(kind)
         wanted = ", ".join(filter(selection.includes, WEIGHT_FILES))
         variant = f", of variant {selection.variant!r}" if selection.variant else ""
         raise CheckpointError(
@@ -188,19 +207,33 @@ class Location:
         found = next(filter(self.find, foreign.CONSOLIDATED), None)
         return f"; it has {found}, whose format is not read" if found else ""
 
-    def _open_index(self, path: Path) -> Weights:
+    def _open_index(self, path: Path, mmap: bool) -> Weights:
+        files = sorted(set(read_weight_map(path).values()))
+        suffix = Path(_INDEX.sub("", path.name)).suffix
+        if others := [file for file in files if not file.endswith(suffix)]:
+            problem = f"names shards that are not {suffix} files: {listed(others)}"
+            raise CheckpointError(f"{shown(path.name)}: {problem}. Fix its weight_map.")
         if not self.is_local:
-            for name in sorted(set(read_weight_map(path).values())):
+            for name in files:
                 self.find(name)
-        layouts = set()
+        opened: dict[str, Weights] = {}
 
         def opener(shard: Path) -> Source:
-            weights = _open(shard, self)
-            layouts.add(weights.layout)
-            return weights.source
+            opened[shard.name] = _open(shard, self, mmap)
+            return opened[shard.name].source
 
-        rename = tf.torch_name if ".h5." in path.name else str
-        return Weights(path, ShardedFiles(path, opener, rename), (layouts or {"torch"}).pop())
+        source = ShardedFiles(path, opener, tf.torch_name if ".h5." in path.name else str)
+        states = {file: state for weights in opened.values() for file, state in weights.files.items()}
+        return Weights(path, source, _one_layout(path, opened), states)
+
+
+def _one_layout(path: Path, shards: Mapping[str, Weights]) -> str:
+    layouts = {weights.layout for weights in shards.values()}
+    if len(layouts) > 1:
+        kinds = listed([f"{name} ({weights.layout})" for name, weights in shards.items()])
+        problem = f"its shards are in different layouts: {kinds}"
+        raise CheckpointError(f"{shown(path.name)}: {problem}. Save them in one.")
+    return layouts.pop()
 
 
 NOWHERE = Location("", False)
@@ -224,38 +257,67 @@ def resolve(name_or_path: str | Path, **hub: Any) -> Location:
     return Location(str(name_or_path), False, hub=hub)
 
 
-def open_weights(path: Path, location: Location | None = None) -> Weights:
+def open_weights(path: Path, location: Location | None = None, *, mmap: bool = True) -> Weights:
     """Open one file of weights by its suffix, or the shards of an index, which are at `location` if not beside it.
 
     Tensors in MXFP4 are dequantised.
+
+    Args:
+        path: the file, an index of several, or the folder of an Orbax tree.
+        location: where the shards of an index are.
+        mmap: map the files: nothing is copied, and what is read later shows what has become of the files by then. One
+            that is rewritten in place changes arrays that were read before, too; one that is truncated ends the
+            process with SIGBUS. Files that are replaced by renaming others, as this library does, are safe. If false,
+            arrays are copies of their own and a truncated file is a `CheckpointError`.
+
+    Raises:
+        CheckpointError: the file is absent, damaged, of an unknown kind, or one that another tool has to convert.
     """
-    weights = _open(path, location or Location(str(path.parent), True))
+    weights = _open(path, location or Location(str(path.parent), True), mmap)
     return _unwrapped(replace(weights, source=dequantised(weights.source)))
 
 
-def _open(path: Path, location: Location) -> Weights:
+def _open(path: Path, location: Location, mmap: bool) -> Weights:
+    if kind := parts_of_a_run(path):
+        raise CheckpointError(kind)
     if path.is_dir():
-        return Weights(path, OrbaxFolder(path), "flax")
-    if re.search(r"\.index\.(.+\.)?json$", path.name):
-        return location._open_index(path)
-    if path.suffix == ".safetensors":
-        source = SafetensorsFile(path)
-        is_flax = source.metadata.get("format") == "flax" or path.name.startswith("flax_model")
-        return Weights(path, source, "flax" if is_flax else "torch")
-    if path.suffix == ".msgpack":
-        return Weights(path, MsgpackFile(path), "flax")
-    if path.suffix == ".gguf":
-        source = GGUFFile(path)
-        rules = _as_checkpoint_error(lambda: gguf.rules(source.metadata, source.headers))
-        return Weights(path, Mapped(source, rules), "torch")
-    if path.suffix == ".h5":
-        variables = H5File(path)
-        return Weights(path, _as_checkpoint_error(lambda: Mapped(variables, tf.rules(variables.headers))), "torch")
-    if path.suffix in (".bin", ".pt", ".pth"):
-        return Weights(path, _as_checkpoint_error(lambda: torch_bridge.TorchPickle(path)), "torch")
-    raise CheckpointError(
-        f"{path.name} is not a file of weights: expected .safetensors, .msgpack, .bin, .pt, .pth, .h5 or .gguf"
-    )
+        files = {file: _state(file) for file in sorted(path.rglob("*")) if file.is_file()}
+        return Weights(path, OrbaxFolder(path), "flax", files)
+    if _INDEX.search(path.name):
+        return location._open_index(path, mmap)
+    files = {path: _state(path)}
+    source, layout = _as_checkpoint_error(lambda: _open_file(path, mmap))
+    return Weights(path, source, layout, files)
+
+
+def _open_file(path: Path, mmap: bool) -> tuple[Source, str]:
+    """The tensors of one file, and their layout."""
+    match path.suffix:
+        case ".safetensors":
+            source = SafetensorsFile(path, mmap=mmap)
+            is_flax = source.metadata.get("format") == "flax" or path.name.startswith("flax_model")
+            return source, "flax" if is_flax else "torch"
+        case ".msgpack":
+            return MsgpackFile(path, mmap=mmap), "flax"
+        case ".gguf":
+            stored = GGUFFile(path, mmap=mmap)
+            return Mapped(stored, gguf.rules(stored.metadata, stored.headers)), "torch"
+        case ".h5":
+            variables = H5File(path, mmap=mmap)
+            return Mapped(variables, tf.rules(variables)), "torch"
+        case ".bin" | ".pt" | ".pth" | ".ckpt":
+            return torch_bridge.TorchPickle(path, mmap=mmap), "torch"
+    expected = ".safetensors, .msgpack, .bin, .pt, .pth, .ckpt, .h5 or .gguf"
+    raise CheckpointError(f"{shown(path.name)} is not a file of weights: expected {expected}")
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Size and time of the last change of a file; zeros if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
 
 
 def renamed(weights: Weights, key_mapping: Mapping[str, str]) -> Weights:
@@ -284,7 +346,7 @@ def _unwrapped(weights: Weights) -> Weights:
 def _renamed(weights: Weights, rename: Callable[[str], str], who: str) -> Weights:
     names = {name: rename(name) for name in weights.source.headers}
     if repeated := sorted(new for new, count in Counter(names.values()).items() if count > 1):
-        raise CheckpointError(f"{who} gives several tensors the same name: {', '.join(repeated)}")
+        raise CheckpointError(f"{who} gives several tensors the same name: {listed(repeated)}")
     rules = [Rule((name,), (new,)) for name, new in names.items()]
     return replace(weights, source=Mapped(weights.source, rules))
 

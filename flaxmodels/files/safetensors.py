@@ -16,8 +16,9 @@ import ml_dtypes
 import numpy as np
 
 from flaxmodels.errors import CheckpointError
-from flaxmodels.files.arrays import addressable, box, check_dtypes, checked, view, write_array
-from flaxmodels.files.reading import damaged, map_file, parse_json_object
+from flaxmodels.files.arrays import addressable, check_dtypes, checked, read_box, write_array
+from flaxmodels.files.reading import MAX_JSON_BYTES, MAX_TENSORS, FileBytes, damaged, open_bytes, parse_json_object
+from interop.errors import shown
 from interop.source import Header, Index
 
 # Widest first, as the safetensors package lays tensors out, so that each is aligned to its itemsize.
@@ -52,18 +53,22 @@ _ALIGNMENT = 64  # bytes: JAX on CPU uses arrays aligned to this as they are, an
 class SafetensorsFile:
     """A `Source` over one safetensors file: `read` returns views of its memory map.
 
+    Args:
+        path: the file.
+        mmap: map the file; if false, `read` copies what it is asked for (see `open_bytes`).
+
     Attributes:
         path: the file.
         headers: shape and dtype of every tensor, in the order of their bytes.
         metadata: the free text of the file, `{"format": "pt"}` for instance.
 
     Raises:
-        CheckpointError: the file is absent, truncated, or breaks a rule of the format.
+        CheckpointError: the file is absent, truncated, breaks a rule of the format, or has more tensors than a model.
     """
 
-    def __init__(self, path: str | os.PathLike[str]):
+    def __init__(self, path: str | os.PathLike[str], *, mmap: bool = True):
         self.path = Path(path)
-        self._data = map_file(self.path)
+        self._data = open_bytes(self.path, mmap=mmap)
         entries, data_start = _read_json_header(self.path, self._data)
         self.metadata = _checked_metadata(self.path, entries.pop(_METADATA, {}))
         self.headers: dict[str, Header] = {}
@@ -71,25 +76,29 @@ class SafetensorsFile:
         end = data_start
         for start, stop, name, header in sorted(_parse_entry(self.path, *entry) for entry in entries.items()):
             if data_start + start != end:
-                problem = f"tensor {name!r} starts at byte {start} of the data, expected {end - data_start}"
+                problem = f"tensor '{shown(name)}' starts at byte {start} of the data, expected {end - data_start}"
                 raise damaged(self.path, f"{problem} (tensors overlap or leave a hole)")
             self.headers[name], self._starts[name], end = header, end, data_start + stop
         if end != len(self._data):
             raise damaged(self.path, f"the header describes {end} bytes but the file has {len(self._data)}")
 
     def read(self, name: str, index: Index | None = None) -> np.ndarray:
-        """The tensor, or the box of it that `index` names, as a read-only view of the file."""
-        return box(view(self._data, self._starts[name], self.headers[name]), index)
+        """The tensor, or the box of it that `index` names; a read-only view of the file if it is mapped."""
+        return read_box(self._data, self._starts[name], self.headers[name], index)
 
 
-def _read_json_header(path: Path, data: np.ndarray) -> tuple[dict[str, Any], int]:
+def _read_json_header(path: Path, data: FileBytes) -> tuple[dict[str, Any], int]:
     """The header of the file and the byte at which its tensors start."""
     if len(data) < 8:
         raise damaged(path, f"{len(data)} bytes are too few for a safetensors file")
     length = int.from_bytes(data[:8].tobytes(), "little")
     if length > len(data) - 8:
         raise damaged(path, f"the header claims {length} bytes but the file has {len(data)}")
-    return parse_json_object(path, data[8 : 8 + length]), 8 + length
+    if MAX_TENSORS < length <= MAX_JSON_BYTES:  # counted before they are parsed, which takes a hundred times longer
+        count = int(np.count_nonzero(data[8 : 8 + length] == ord("{")))
+        if count > MAX_TENSORS + 2:
+            raise damaged(path, f"the header describes some {count} tensors, more than {MAX_TENSORS}")
+    return parse_json_object(path, data, 8, 8 + length), 8 + length
 
 
 def _checked_metadata(path: Path, metadata: object) -> dict[str, str]:
@@ -106,13 +115,14 @@ def _parse_entry(path: Path, name: str, entry: object) -> tuple[int, int, str, H
         ):
             pass
         case _:
-            raise damaged(path, f"tensor {name!r} lacks a valid dtype, shape and data_offsets")
+            raise damaged(path, f"tensor '{shown(name)}' lacks a valid dtype, shape and data_offsets")
     if code not in _DTYPES:
-        problem = f"tensor {name!r} has the unknown dtype {code!r}"
-        raise CheckpointError(f"{path.name}: {problem}. Save it as one of {', '.join(_DTYPES)}.")
+        problem = f"tensor '{shown(name)}' has the unknown dtype '{shown(code)}'"
+        raise CheckpointError(f"{shown(path.name)}: {problem}. Save it as one of {', '.join(_DTYPES)}.")
     header = Header(tuple(shape), _DTYPES[code])
     if not addressable(shape, header.dtype) or header.nbytes != stop - start:
-        raise damaged(path, f"tensor {name!r} is {code} {shape} but its offsets span {stop - start} bytes")
+        size = shown(stop - start)
+        raise damaged(path, f"tensor '{shown(name)}' is {code} {shown(shape)} but its offsets span {size} bytes")
     return start, stop, name, header
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from flaxmodels.errors import CheckpointError, FlaxModelsError
+from flaxmodels.files.arrays import contiguous
 from flaxmodels.files.reading import damaged, read_json
+from interop.errors import listed, shown
 from interop.source import Header, Index, Source
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(?:([KMGT])(I?))?B?")
@@ -73,7 +75,7 @@ class ShardedFiles:
 
     Raises:
         CheckpointError: the index is absent or invalid, names files outside its folder, or names shards or
-            tensors that are not there.
+            tensors that are not there; or two shards have tensors of one name that differ.
     """
 
     def __init__(
@@ -88,11 +90,12 @@ class ShardedFiles:
         shards = {file: opener(path) for file, path in _shard_paths(self.path, weight_map).items()}
         absent = [f"{name} ({file})" for name, file in weight_map.items() if name not in shards[file].headers]
         if absent:
-            raise damaged(self.path, f"the shards lack tensors that the index names: {', '.join(absent)}")
+            raise damaged(self.path, f"the shards lack tensors that the index names: {listed(absent)}")
         self._shards = {name: shards[file] for name, file in weight_map.items()}
         for shard in shards.values():
             for name in shard.headers:
                 self._shards.setdefault(name, shard)
+        _check_repeated(self.path, self._shards, shards)
         self.headers = {name: shard.headers[name] for name, shard in self._shards.items()}
 
     def read(self, name: str, index: Index | None = None) -> np.ndarray:
@@ -100,16 +103,44 @@ class ShardedFiles:
         return self._shards[name].read(name, index)
 
 
+def _check_repeated(path: Path, chosen: Mapping[str, Source], shards: Mapping[str, Source]) -> None:
+    """Refuses tensors of which two shards have different values: other readers take the one or the other."""
+    differing = [
+        f"{name} ({file})"
+        for file, shard in shards.items()
+        for name in shard.headers
+        if shard is not chosen[name] and not _same(name, shard, chosen[name])
+    ]
+    if differing:
+        problem = f"shards have other values for tensors that another shard has: {listed(differing)}"
+        raise CheckpointError(f"{shown(path.name)}: {problem}. Delete shards that are not of this checkpoint.")
+
+
+def _same(name: str, first: Source, second: Source) -> bool:
+    if first.headers[name] != second.headers[name]:
+        return False
+    left, right = (contiguous(shard.read(name)).reshape(-1).view(np.uint8) for shard in (first, second))
+    return np.array_equal(left, right)
+
+
 def read_weight_map(path: Path) -> dict[str, str]:
     """File names by tensor name, every one a plain name in the folder of the index."""
     weight_map = read_json(path).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
         raise damaged(path, "weight_map is not a map of tensor names to file names")
-    foreign = sorted({file for file in weight_map.values() if not _is_plain(file)})
-    if foreign:
-        files = ", ".join(map(repr, foreign))
-        raise CheckpointError(f"{path.name}: names files outside its folder: {files}. Fix its weight_map.")
+    if not weight_map:
+        raise damaged(path, "weight_map is empty")
+    files = dict.fromkeys(weight_map.values())
+    if foreign := sorted(file for file in files if not _is_plain(file)):
+        problem = f"names files outside its folder: {_quoted(foreign)}"
+        raise CheckpointError(f"{shown(path.name)}: {problem}. Fix its weight_map.")
+    if indices := sorted(file for file in files if file.endswith(".json")):
+        raise CheckpointError(f"{shown(path.name)}: names {_quoted(indices)} as shards. Fix its weight_map.")
     return weight_map
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return listed([f"'{shown(name)}'" for name in names])
 
 
 def _is_plain(file: str) -> bool:
@@ -122,5 +153,6 @@ def _shard_paths(path: Path, weight_map: Mapping[str, str]) -> dict[str, Path]:
     paths = {file: path.with_name(file) for file in dict.fromkeys(weight_map.values())}
     absent = [file for file, shard in paths.items() if not os.path.isfile(shard)]
     if absent:
-        raise CheckpointError(f"{path.name}: shards that it names are absent: {', '.join(absent)}. Download them too.")
+        problem = f"shards that it names are absent: {listed(absent)}"
+        raise CheckpointError(f"{shown(path.name)}: {problem}. Download them too.")
     return paths

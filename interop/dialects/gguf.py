@@ -5,13 +5,15 @@ Source: the GGUF specification and `convert_hf_to_gguf.py` of github.com/ggml-or
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from interop.errors import InteropError
+from interop.errors import InteropError, listed, shown
 from interop.ops import Flatten, Op, Transpose, Unflatten
 from interop.rules import Rule
+from interop.source import Header
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,39 @@ _ARCHITECTURES = {
 _TOKENS = {"bos_token_id": "bos_token_id", "eos_token_id": "eos_token_id", "padding_token_id": "pad_token_id"}
 
 
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 < value < 2**31
+
+
+def _is_positive(value: object) -> bool:
+    return type(value) in (int, float) and 0 < value < math.inf  # type: ignore[operator]
+
+
+_COUNT = (_is_count, "an integer above 0")
+_POSITIVE = (_is_positive, "a number above 0")
+_TEXT = (lambda value: isinstance(value, str), "a text")
+_INDEX = (lambda value: type(value) is int and 0 <= value < 2**32, "an integer of at least 0")
+_EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(("vocab_size", "context_length", "embedding_length", "feed_forward_length", "block_count"), _COUNT),
+    **dict.fromkeys(("attention.head_count", "attention.head_count_kv", "attention.key_length"), _COUNT),
+    **dict.fromkeys(("attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon", "rope.freq_base"), _POSITIVE),
+    "rope.scaling.factor": _POSITIVE,
+    "rope.scaling.type": _TEXT,
+    "expert_count": _INDEX,
+    **{f"tokenizer.ggml.{key}": _INDEX for key in _TOKENS},
+    "tokenizer.ggml.tokens": (lambda value: isinstance(value, list), "a list of texts"),
+    "split.count": _INDEX,
+}
+"""For each key of the metadata that is read here, without the name of an architecture: a test, and it in words."""
+
+
 def config(metadata: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """The `config.json` that the metadata and the tensor names of a GGUF file amount to."""
+    """The `config.json` that the metadata and the tensor names of a GGUF file amount to.
+
+    Raises:
+        InteropError: an architecture that is not implemented, or metadata that is absent, of another type or out of
+            range.
+    """
     names = set(names)
     name, architecture = _architecture(metadata, names)
     found = _fields(metadata, name, architecture)
@@ -114,10 +147,9 @@ def config(metadata: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
         for key, field in _TOKENS.items()
         if f"tokenizer.ggml.{key}" in metadata
     }
-    if "vocab_size" not in found and "tokenizer.ggml.tokens" in metadata:
+    if "vocab_size" not in found and metadata.get("tokenizer.ggml.tokens"):
         found["vocab_size"] = len(metadata["tokenizer.ggml.tokens"])
-    if absent := sorted(set(architecture.fields.values()) - set(architecture.optional) - set(found)):
-        raise InteropError(f"the GGUF metadata does not give {', '.join(absent)}: the file is incomplete")
+    _require(found, set(architecture.fields.values()) - set(architecture.optional))
     found |= {"model_type": name, "tie_word_embeddings": "output.weight" not in names}
     if name == "gpt2":
         return found | {"architectures": ["GPT2LMHeadModel"]}
@@ -129,17 +161,42 @@ def config(metadata: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def rules(metadata: Mapping[str, Any], names: Iterable[str]) -> list[Rule]:
-    """From the tensors of a GGUF file to torch names and layouts; tensors of other names have no rule."""
-    names = list(names)
-    name, architecture = _architecture(metadata, set(names))
+def rules(metadata: Mapping[str, Any], headers: Mapping[str, Header]) -> list[Rule]:
+    """From the tensors of a GGUF file to torch names and layouts; those of unknown names keep theirs.
+
+    Raises:
+        InteropError: as `config` does, or a tensor has another shape than the metadata says.
+    """
+    name, architecture = _architecture(metadata, set(headers))
     fields = _fields(metadata, name, architecture)
-    found = []
-    for name in names:
-        if target := _torch_name(name, architecture):
-            part = name.split(".")[2] if name.startswith("blk.") else ""
-            found.append(Rule((name,), (target,), _ops(part, name.endswith(".bias"), architecture, fields)))
+    if architecture.rotated:
+        _require(fields, {"num_attention_heads", "hidden_size"})
+    found = [_rule(name, architecture, fields) for name in headers]
+    wrong = [rule.sources[0] for rule in found if not _fits(rule, headers)]
+    if wrong:
+        shapes = [f"{name} {headers[name].shape}" for name in wrong]
+        raise InteropError(f"tensors of the GGUF file do not have the shapes of its metadata: {listed(shapes)}")
     return found
+
+
+def _rule(name: str, architecture: _Architecture, fields: Mapping[str, Any]) -> Rule:
+    target = _torch_name(name, architecture)
+    if target is None:
+        return Rule((name,), (name,))
+    part = name.split(".")[2] if name.startswith("blk.") else ""
+    return Rule((name,), (target,), _ops(part, name.endswith(".bias"), architecture, fields))
+
+
+def _fits(rule: Rule, headers: Mapping[str, Header]) -> bool:
+    try:
+        return bool(rule.headers(headers))
+    except (ValueError, IndexError):
+        return False
+
+
+def _require(fields: Mapping[str, Any], names: set[str]) -> None:
+    if absent := sorted(names - set(fields)):
+        raise InteropError(f"the GGUF metadata does not give {', '.join(absent)}: the file is incomplete")
 
 
 def _fields(metadata: Mapping[str, Any], name: str, architecture: _Architecture) -> dict[str, Any]:
@@ -160,9 +217,9 @@ def _ops(part: str, is_bias: bool, architecture: _Architecture, fields: Mapping[
         return (Transpose((1, 0)),)
     if part not in architecture.rotated:
         return ()
-    heads = int(fields["num_attention_heads"])
-    head_dim = int(fields.get("head_dim", int(fields["hidden_size"]) // heads))
-    return _halves_from_pairs(int(fields.get(architecture.rotated[part], heads)), head_dim, is_bias)
+    heads = fields["num_attention_heads"]
+    head_dim = fields.get("head_dim", fields["hidden_size"] // heads)
+    return _halves_from_pairs(fields.get(architecture.rotated[part], heads), head_dim, is_bias)
 
 
 def _halves_from_pairs(heads: int, head_dim: int, is_bias: bool) -> tuple[Op, ...]:
@@ -176,17 +233,20 @@ def _rope_scaling(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
     kind = metadata.get("llama.rope.scaling.type", "none")
     if kind == "none":
         return None
-    if kind == "linear":
-        return {"rope_type": "linear", "factor": metadata["llama.rope.scaling.factor"]}
-    raise InteropError(f"llama.rope.scaling.type={kind!r} of a GGUF file is not implemented: expected none or linear")
+    if kind != "linear":
+        problem = f"llama.rope.scaling.type='{shown(kind)}' of a GGUF file is not implemented"
+        raise InteropError(f"{problem}: expected none or linear")
+    _require(metadata, {"llama.rope.scaling.factor"})
+    return {"rope_type": "linear", "factor": metadata["llama.rope.scaling.factor"]}
 
 
 def _architecture(metadata: Mapping[str, Any], names: set[str]) -> tuple[str, _Architecture]:
     """The architecture of the file and its name; `InteropError` for files that would be misread."""
     name = metadata.get("general.architecture")
-    if name not in _ARCHITECTURES:
+    if not isinstance(name, str) or name not in _ARCHITECTURES:
         known = " or ".join(map(repr, _ARCHITECTURES))
-        raise InteropError(f"GGUF architecture {name!r} is not implemented: expected {known}")
+        raise InteropError(f"GGUF architecture {shown(repr(name))} is not implemented: expected {known}")
+    _check(metadata, name, names)
     if "rope_freqs.weight" in names:
         raise InteropError(
             "the GGUF file has rope_freqs.weight (Llama 3.1 frequency scaling), which does not say which "
@@ -194,4 +254,20 @@ def _architecture(metadata: Mapping[str, Any], names: set[str]) -> tuple[str, _A
         )
     if metadata.get(f"{name}.expert_count", 0):
         raise InteropError("the GGUF file is a mixture of experts, which is not implemented for GGUF")
-    return str(name), _ARCHITECTURES[name]
+    if (count := metadata.get("split.count", 0)) > 1:
+        raise InteropError(f"the GGUF file is one of {count}: run llama-gguf-split --merge FIRST_FILE WHOLE_FILE")
+    return name, _ARCHITECTURES[name]
+
+
+def _check(metadata: Mapping[str, Any], name: str, names: set[str]) -> None:
+    """Refuses metadata of another type than expected or out of range, all of it at once."""
+    wrong = []
+    for key, (is_right, expected) in _EXPECTED.items():
+        for place in (key, f"{name}.{key}"):
+            if place in metadata and not is_right(metadata[place]):
+                wrong.append(f"{place} is {shown(repr(metadata[place]))}, expected {expected}")
+    blocks = len({tensor.split(".")[1] for tensor in names if tensor.startswith("blk.")})
+    if not wrong and (count := metadata.get(f"{name}.block_count", blocks)) > blocks:
+        wrong.append(f"{name}.block_count is {count}, but the file has tensors of {blocks} blocks")
+    if wrong:
+        raise InteropError("the GGUF metadata cannot be used: " + "; ".join(wrong))

@@ -6,11 +6,11 @@ Source: `convert_tf_weight_name_to_pt_weight_name` of `modeling_tf_pytorch_utils
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
+from interop.errors import InteropError, listed
 from interop.ops import Op, Transpose
 from interop.rules import Rule
-from interop.source import Header
+from interop.source import Header, Source
 
 _LEAVES = {"kernel": "weight", "gamma": "weight", "embeddings": "weight", "beta": "bias"}
 _KERNELS: dict[int, tuple[Op, ...]] = {
@@ -19,9 +19,25 @@ _KERNELS: dict[int, tuple[Op, ...]] = {
 }
 
 
-def rules(headers: Mapping[str, Header]) -> list[Rule]:
-    """From the variables of a TF model to torch names and layouts."""
-    return [Rule((name,), (torch_name(name),), _ops(name, header)) for name, header in headers.items()]
+def rules(source: Source) -> list[Rule]:
+    """From the variables of a TF model to torch names and layouts.
+
+    A variable that parts of a model share is in the file once for each of them.
+
+    Raises:
+        InteropError: variables that have one name in torch differ.
+    """
+    first: dict[str, str] = {}
+    differing = [name for name in source.headers if not _same(source, name, first.setdefault(torch_name(name), name))]
+    if differing:
+        raise InteropError(f"variables of TensorFlow differ from others of the same name in torch: {listed(differing)}")
+    return [Rule((name,), (torch_name(name),), _ops(name, header)) for name, header in source.headers.items()]
+
+
+def _same(source: Source, name: str, other: str) -> bool:
+    if source.headers[name] != source.headers[other]:
+        return False
+    return name == other or source.read(name).tobytes() == source.read(other).tobytes()
 
 
 def torch_name(name: str) -> str:

@@ -349,7 +349,7 @@ def test_folders_and_files_that_hold_no_model(tmp_path, folder):
             f"{missing} does not exist: check the path"
         )
     assert message_of(CheckpointError, LlamaModel.from_pretrained, folder / "config.json") == (
-        "config.json is not a file of weights: expected .safetensors, .msgpack, .bin, .pt, .pth, .h5 or .gguf"
+        "config.json is not a file of weights: expected .safetensors, .msgpack, .bin, .pt, .pth, .ckpt, .h5 or .gguf"
     )
     assert message_of(CheckpointError, LlamaModel.from_pretrained, folder, gguf_file="x.gguf") == (
         f"{folder} has no x.gguf: check the name"

@@ -67,3 +67,23 @@ def test_damaged_files_and_foreign_data_are_refused(folder, tmp_path):
         CheckpointError, match=r"^elsewhere.h5: keeps data in other files: secret. Save it as one file.$"
     ):
         H5File(elsewhere)
+
+
+def test_groups_in_each_other_and_large_attributes_are_passed_over(tmp_path):
+    with h5py.File(tmp_path / "tf_model.h5", "w", libver="latest") as file:
+        file["a/kernel:0"] = np.ones(3, np.float32)
+        file["a/self"] = file["/"]
+        file["a/soft"] = h5py.SoftLink("/nowhere")
+        file.attrs["weights"] = np.zeros(10**6, "S20")
+    source = H5File(tmp_path / "tf_model.h5")
+    assert list(source.headers) == ["a/kernel:0"]
+    np.testing.assert_array_equal(source.read("a/kernel:0"), np.ones(3, np.float32), strict=True)
+
+
+def test_empty_datasets_and_those_after_a_user_block(tmp_path):
+    with h5py.File(tmp_path / "tf_model.h5", "w", userblock_size=512) as file:
+        file["empty"], file["scalar"], file["x"] = np.zeros((0, 3), np.float32), np.float64(2), np.arange(5)
+    source = H5File(tmp_path / "tf_model.h5")
+    assert source.read("empty").shape == (0, 3)
+    assert source.read("scalar") == 2
+    np.testing.assert_array_equal(source.read("x", (slice(1, 3),)), [1, 2])

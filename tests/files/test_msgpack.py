@@ -9,9 +9,9 @@ from pathlib import Path
 import flax.serialization
 import jax.numpy as jnp
 import ml_dtypes
-import msgpack
 import numpy as np
 import pytest
+from attacks.msgpack import FOUR, GOLDEN, chunked, packed
 from hypothesis import given, settings
 from mutations import damaged_copies, read_or_refuse
 
@@ -20,11 +20,6 @@ from flaxmodels.errors import CheckpointError
 from flaxmodels.files.msgpack import MsgpackFile, write_msgpack
 from interop.source import Header
 
-GOLDEN = (
-    b"\x82"
-    b"\xa1b\x81\xa6kernel\xc7\x13\x01\x93\x92\x01\x02\xa8bfloat16\xc4\x04\x80\x3f\x40\x40"
-    b"\xa5scale\xd8\x01\x93\x90\xa7float32\xc4\x04\x00\x00\x00\xc0"
-)
 GOLDEN_ARRAYS = {
     "b/kernel": np.array([[1, 3]], ml_dtypes.bfloat16),
     "scale": np.array(-2, np.float32),
@@ -196,118 +191,6 @@ def test_refuses_arrays_that_do_not_match_their_header(tmp_path):
     with pytest.raises(CheckpointError) as error:
         write_msgpack(tmp_path / "x", {"a/x": Header((2,), np.dtype(np.float16))}, lambda name: np.zeros(2, "f4"))
     assert str(error.value) == ("a/x: the array is float32 (2,), its header says float16 (2,). Cast or reshape it.")
-
-
-def packed(value: object) -> bytes:
-    data = msgpack.packb(value)
-    assert data is not None
-    return data
-
-
-def ext(*parts: object, code: int = 1) -> msgpack.ExtType:
-    """An array of Flax with any content, however wrong."""
-    return msgpack.ExtType(code, packed(parts))
-
-
-def chunked(shape: list[int], *chunks: object) -> dict:
-    numbered = [dict(zip("0123456789", values, strict=False)) for values in (shape, chunks)]
-    return {"__msgpack_chunked_array__": True, "shape": numbered[0], "chunks": numbered[1]}
-
-
-def deep(levels: int) -> dict:
-    node: dict = {}
-    for _ in range(levels):
-        node = {"k": node}
-    return node
-
-
-FOUR = ext((4,), "uint8", b"1234")
-NOT_CHUNKED = "'x' is not a chunked array of Flax"
-BROKEN = {
-    "garbage": (b"garbage", "the root should be of type map"),
-    "empty": (b"", "truncated or corrupt at byte 0 (1 more expected, 0 left)"),
-    "truncated": (GOLDEN[:-1], "truncated or corrupt at byte 53 (4 more expected, 3 left)"),
-    "truncated map": (GOLDEN[:33], "truncated or corrupt at byte 33 (1 more expected, 0 left)"),
-    "trailing": (GOLDEN + b"\0", "the tree ends at byte 57 but 1 more follow"),
-    "huge map": (b"\xdf\xff\xff\xff\xff", "truncated or corrupt at byte 5 (1 more expected, 0 left)"),
-    "huge key": (b"\x81\xdb\xff\xff\xff\xff", "a key in the root is not a short text"),
-    "key not text": ({1: FOUR}, "a key in the root is not a short text"),
-    "key not UTF-8": (b"\x81\xa1\xff", "corrupt at byte 2: a name is not UTF-8"),
-    "duplicate key": (
-        b"\x82" + packed("x") + packed(FOUR) + packed("x") + packed(FOUR),
-        "the key 'x' in the root is there twice or holds a '/'",
-    ),
-    "separator": ({"a": {"x/y": FOUR}}, "the key 'x/y' in 'a' is there twice or holds a '/'"),
-    "too deep": (deep(66), "maps are nested deeper than 64"),
-    "foreign ext": ({"x": ext((4,), "uint8", b"1234", code=2)}, "'x' is not an array of Flax"),
-    "no triple": ({"x": ext((4,), "uint8")}, "'x' is not an array of Flax"),
-    "rank": ({"x": ext((1,) * 33, "uint8", b"1")}, f"'x' is uint8 {(1,) * 33} but holds 1 bytes"),
-    "no shape": ({"x": ext("shape", "uint8", b"1")}, "the shape of 'x' should be of type array"),
-    "negative": ({"x": ext((-4,), "uint8", b"1")}, "the shape of 'x' should be of type int"),
-    "no data": ({"x": ext((4,), "uint8", 5)}, "the data of 'x' should be of type bytes"),
-    "size": ({"x": ext((5,), "uint8", b"1234")}, "'x' is uint8 (5,) but holds 4 bytes"),
-    "huge": (
-        {"x": ext((2**63, 2**63, 0), "uint8", b"")},
-        f"'x' is uint8 ({2**63}, {2**63}, 0) but holds 0 bytes",
-    ),
-    "loose ext": (
-        {"x": msgpack.ExtType(1, packed(((4,), "uint8", b"1234")) + b"\0")},
-        "'x' is uint8 (4,) but holds 4 bytes",
-    ),
-    "marker false": ({"x": chunked([4], FOUR) | {"__msgpack_chunked_array__": False}}, NOT_CHUNKED),
-    "no chunks": (
-        {"x": {"__msgpack_chunked_array__": True, "shape": {"0": 4}, "chunk": {"0": FOUR}}},
-        NOT_CHUNKED,
-    ),
-    "numbering": (
-        {"x": {"__msgpack_chunked_array__": True, "shape": {"1": 4}, "chunks": {"0": FOUR}}},
-        NOT_CHUNKED,
-    ),
-    "short chunks": (
-        {"x": chunked([3, 3], FOUR, FOUR)},
-        "the chunks of 'x' do not make up an array of shape (3, 3)",
-    ),
-    "no chunk": ({"x": chunked([0])}, "the chunks of 'x' do not make up an array of shape (0,)"),
-    "mixed chunks": (
-        {"x": chunked([8], FOUR, ext((4,), "int8", b"1234"))},
-        "the chunks of 'x' do not make up an array of shape (8,)",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", BROKEN)
-def test_broken_files(tmp_path, name):
-    content, problem = BROKEN[name]
-    path = tmp_path / "flax_model.msgpack"
-    path.write_bytes(content if isinstance(content, bytes) else packed(content))
-    with pytest.raises(CheckpointError) as error:
-        MsgpackFile(path)
-    assert str(error.value) == f"flax_model.msgpack: {problem}. Download or copy it again."
-
-
-@pytest.mark.parametrize("dtype", ["object", "U4", "datetime64[ns]", "O", ">f4", "float128"])
-def test_unknown_dtypes(tmp_path, dtype):
-    path = tmp_path / "flax_model.msgpack"
-    path.write_bytes(packed({"a": {"x": ext((1,), dtype, b"12345678")}}))
-    with pytest.raises(CheckpointError) as error:
-        MsgpackFile(path)
-    assert str(error.value) == (
-        f"flax_model.msgpack: 'a/x' has the unknown dtype {dtype!r}. Save it as one of bool, uint8, "
-        "uint16, uint32, uint64, int8, int16, int32, int64, float16, float32, float64, complex64, complex128, "
-        "bfloat16, float8_e4m3fn, float8_e5m2, float8_e8m0fnu."
-    )
-
-
-@pytest.mark.parametrize("value", [3, -3, 2.5, None, "text", b"bytes", True])
-def test_more_than_parameters(tmp_path, value):
-    path = save(tmp_path / "flax_model.msgpack", {"params": {"x": np.zeros(2)}, "opt": {"step": value}})
-    message = (
-        "flax_model.msgpack: 'opt/step' is neither a map nor an array. "
-        "Save parameters alone: flax.serialization.to_bytes(params)."
-    )
-    with pytest.raises(CheckpointError) as error:
-        MsgpackFile(path)
-    assert str(error.value) == message
 
 
 def test_empty_maps_hold_nothing(tmp_path):

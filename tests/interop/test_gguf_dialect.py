@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from attacks import gguf as attacked
 
 from flaxmodels import GPT2LMHeadModel
 from flaxmodels.errors import CheckpointError
+from flaxmodels.files.resolve import open_weights
 
 IDS = np.array([[5, 7, 11, 2, 9]])
 GPT2 = {"vocab_size": 31, "n_positions": 17, "n_embd": 32, "n_layer": 2, "n_head": 4, "layer_norm_epsilon": 1e-4}
@@ -89,3 +91,11 @@ def test_an_unknown_architecture_is_named(tmp_path):
         CheckpointError, match=r"^GGUF architecture 'mamba' is not implemented: expected 'llama' or 'gpt2'$"
     ):
         GPT2LMHeadModel.from_pretrained(tmp_path / "model.gguf")
+
+
+def test_tensors_of_unknown_names_are_not_dropped(tmp_path):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(attacked.model(attacked.LLAMA, attacked.TENSORS | {"blk.0.attn_q_norm.weight": (2,)}))
+    headers = open_weights(path).source.headers
+    assert "blk.0.attn_q_norm.weight" in headers
+    assert len(headers) == len(attacked.TENSORS) + 1

@@ -166,8 +166,8 @@ def test_a_whole_module(tmp_path):
         ([torch.ones(2)], "holds a list, expected a dict of names to tensors"),
         (torch.ones(2), "holds a Tensor, expected a dict of names to tensors"),
         (
-            {"epoch": 3, "state_dict": {"x": torch.ones(2)}, "x": torch.ones(2)},
-            "holds more than dense tensors: 'epoch' is of type int, 'state_dict' is of type dict",
+            {"epoch": 3, "names": {"x": 1}, "x": torch.ones(2)},
+            "holds more than dense tensors: 'epoch' is of type int, 'names' is of type dict",
         ),
         (
             {1: torch.ones(2), "s": torch.ones(2).to_sparse()},
