@@ -94,7 +94,7 @@ def check_names(unexpected: Iterable[str], used: Iterable[str], path: Path) -> N
         )
     if consolidated := list(filter(_CONSOLIDATED.search, unexpected)):
         raise CheckpointError(
-            f"{shown(path.name)}: has the names of the consolidated format of Meta and Mistral ({_some(consolidated)}), "
+            f"{shown(path.name)}: has names of the consolidated format of Meta and Mistral ({_some(consolidated)}), "
             "which is not read: load the model-*.safetensors of the same model"
         )
 
