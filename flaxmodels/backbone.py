@@ -36,6 +36,8 @@ class BackboneConfig(PreTrainedConfig):
 
     def problems(self) -> list[str]:
         stages, found = self.stages, super().problems()
+        if len(stages) != self.stage_count + 1:
+            return [*found, f"len(stage_names)={len(stages)}: expected a stem and {self.stage_count} stages"]
         if unknown := set(self.out_features or ()) - set(stages):
             return [*found, f"out_features={sorted(unknown)}: expected names among {stages}"]
         if not all(-len(stages) <= number < len(stages) for number in self.out_indices or ()):

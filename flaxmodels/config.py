@@ -3,26 +3,78 @@
 from __future__ import annotations
 
 import copy
+import functools
+import inspect
 import json
-from collections.abc import Collection
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self, dataclass_transform
+from typing import Annotated, Any, ClassVar, Literal, Self, dataclass_transform
 
+import numpy as np
+from annotated_types import Predicate, doc
+
+from flaxmodels.arguments import check_arguments
 from flaxmodels.changes import count_change
 from flaxmodels.errors import ConfigError
+from flaxmodels.fields import (
+    ABSENT,
+    Field,
+    LabelCount,
+    SpecialId,
+    SpecialIds,
+    TokenId,
+    fields_of,
+    kind_of,
+    shown,
+    too_deep,
+    unknown_names,
+)
 from flaxmodels.files.reading import read_json
 from flaxmodels.files.resolve import CONFIG_NAME, resolve, split_hub_kwargs
+
+METADATA = frozenset(
+    {
+        *("name_or_path", "transformers_version", "tokenizer_class", "task_specific_params", "finetuning_task"),
+        *("dtype", "torch_dtype", "attn_implementation", "auto_map", "use_cache", "gradient_checkpointing"),
+        *("torchscript", "tf_legacy_loss", "use_bfloat16", "output_past", "chunk_size_feed_forward", "pruned_heads"),
+        *("prefix", "sep_token_id", "decoder_start_token_id", "tie_encoder_decoder", "cross_attention_hidden_size"),
+    }
+)
+"""What scripts and files of transformers say of any configuration, beside its fields."""
+
+GENERATION_SETTINGS = frozenset(
+    {
+        *("max_length", "min_length", "max_new_tokens", "do_sample", "temperature", "top_k", "top_p", "typical_p"),
+        *("num_beams", "num_beam_groups", "num_return_sequences", "diversity_penalty", "length_penalty"),
+        *("early_stopping", "repetition_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size"),
+        *("bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id"),
+        *("forced_decoder_ids", "exponential_decay_length_penalty", "remove_invalid_values", "output_scores"),
+        "return_dict_in_generate",
+    }
+)
+"""Settings of generation, which configurations of transformers v4 hold too."""
+
+_LABEL_COUNT = kind_of(LabelCount)
+
+
+def _alias(own: str) -> property:
+    """Another name of a field."""
+    return property(lambda config: getattr(config, own), lambda config, value: setattr(config, own, value))
 
 
 @dataclass_transform(kw_only_default=True)
 class PreTrainedConfig:
     """What a model computes.
 
-    A subclass lists its fields with their defaults as annotated class attributes. Keys of a `config.json` that no
-    field describes are kept, can be read as attributes, and are written back. `attribute_map` gives the names of an
-    architecture's own vocabulary (`n_embd`) to the common ones (`hidden_size`). `sub_configs` gives the classes of
-    those fields that are configurations themselves; `base_config_key` is the field of a larger model's configuration
-    that holds this one, so that a part of that model can be loaded by itself.
+    A subclass lists its fields, with the kinds of values that they may hold (`flaxmodels.fields`) and their defaults,
+    as annotated class attributes. Whatever sets a field is checked by its annotation; what relates several fields is
+    checked by `problems` when a configuration or a model is made.
+
+    Keys of a `config.json` that no field describes are kept, can be read as attributes unless the class has something
+    else of that name, and are written back; in code, a keyword that is no field is refused. `attribute_map` gives the
+    names of an architecture's own vocabulary (`n_embd`) to the common ones (`hidden_size`). `sub_configs` gives the
+    classes of those fields that are configurations themselves; `base_config_key` is the field of a larger model's
+    configuration that holds this one, so that a part of that model can be loaded by itself.
     """
 
     model_type: ClassVar[str] = ""
@@ -30,69 +82,119 @@ class PreTrainedConfig:
     sub_configs: ClassVar[dict[str, type[PreTrainedConfig]]] = {}
     base_config_key: ClassVar[str] = ""
     default_num_labels: ClassVar[int] = 2
-    choices: ClassVar[dict[str, Collection[str]]] = {}
-    """The values that fields may have, if any."""
     multiples: ClassVar[tuple[tuple[str, str], ...]] = ()
     """Fields whose value must be a multiple of that of another; but not of the number of heads with a `head_dim`."""
+    lengths: ClassVar[tuple[tuple[str, str], ...]] = ()
+    """Lists, which may be `None`, and the fields that say how many items they have."""
 
     architectures: list[str] | None = None
-    bos_token_id: int | None = None
-    eos_token_id: int | list[int] | None = None
-    pad_token_id: int | None = None
-    id2label: dict[int, str] | None = None
-    label2id: dict[str, int] | None = None
+    bos_token_id: SpecialId | None = None
+    eos_token_id: SpecialIds | None = None
+    pad_token_id: SpecialId | None = None
+    id2label: dict[TokenId, str | int] | None = None
+    label2id: dict[str | int, str | int] | None = None
     is_decoder: bool = False
     is_encoder_decoder: bool = False
     add_cross_attention: bool = False
     tie_word_embeddings: bool = True
-    output_attentions: bool = False
-    output_hidden_states: bool = False
-    return_dict: bool = True
-    problem_type: str | None = None
+    output_attentions: bool | None = False
+    output_hidden_states: bool | None = False
+    return_dict: bool | None = True
+    problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
 
-    def __init__(self, **values: Any):
-        labels = values.pop("num_labels", None)
-        self._keys: tuple[str, ...] | None = None
-        for name, default in _fields(type(self)).items():
-            setattr(self, name, copy.copy(default))
-        for name, value in values.items():
-            setattr(self, name, value)
-        for name, kind in self.sub_configs.items():
-            given = getattr(self, name)
-            setattr(self, name, kind() if given is None else kind.from_any(given))
-        if self.id2label is not None:
-            self.id2label = {int(number): label for number, label in self.id2label.items()}
-        if labels is not None and labels != self.num_labels:
-            self.num_labels = labels
-        self.validate()
+    per_layer_config: Annotated[
+        dict | None, Predicate(lambda values: not values), doc("None, as layers that differ are not implemented")
+    ] = ABSENT
+
+    _keys: ClassVar[tuple[str, ...] | None] = None
+    """Of the file that a configuration was made of."""
+    _aside: ClassVar[dict[str, Any]] = {}
+    """Keys of that file that cannot be attributes, and their values."""
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        for name, own in cls.attribute_map.items():
+            setattr(cls, name, _alias(own))
+
+    def __init__(self, /, **values: Any):
+        cls = type(self)
+        _refuse_unknown(cls, values, METADATA | GENERATION_SETTINGS)
+        if (stated := values.pop("model_type", cls.model_type)) != cls.model_type and cls.model_type:
+            raise ConfigError(f"expected a configuration of model_type {cls.model_type!r}, got {shown(stated)}")
+        count = values.pop("num_labels", None)
+        fields, state = fields_of(cls), vars(self)
+        state |= {name: copy.copy(field.default) for name, field in fields.items() if field.default is not ABSENT}
+        for name, value in (dict.fromkeys(self.sub_configs) | cls._own_names(values)).items():
+            if name in fields or not hasattr(cls, name):
+                state[name] = self._converted(name, value)
+            else:
+                setattr(self, name, value)
+        wrong = [*([] if count is None else _LABEL_COUNT.problems("num_labels", count)), *self._problems()]
+        _refuse(cls, wrong)
+        if count not in (None, self.num_labels):
+            self.num_labels = count
 
     def __setattr__(self, name: str, value: Any) -> None:
         count_change()
-        super().__setattr__(type(self).attribute_map.get(name, name), value)
+        if field := fields_of(type(self)).get(name):
+            value = self._converted(name, value)
+            _refuse(type(self), self._field_problems(name, field, value))
+        super().__setattr__(name, value)
 
     def __getattr__(self, name: str) -> Any:
-        own = type(self).attribute_map.get(name)
-        if own is None or name.startswith("_"):
-            raise AttributeError(f"{type(self).__name__} has no value {name!r}")
-        return getattr(self, own)
+        raise AttributeError(f"{type(self).__name__} has no value {name!r}")
+
+    def _converted(self, name: str, value: Any) -> Any:
+        """The value of a field as it is held; what cannot be converted is left as it is, and refused later."""
+        if isinstance(value, np.generic | np.ndarray):
+            value = value.tolist()
+        if name == "id2label" and isinstance(value, dict):
+            value = _numbered(value)
+        if kind := self.sub_configs.get(name):
+            try:
+                return kind() if value is None else kind.from_any(value)
+            except ConfigError:
+                return value
+        return value
+
+    def _field_problems(self, name: str, field: Field, value: Any) -> list[str]:
+        if name not in self.sub_configs:
+            return field.kind.problems(name, value)
+        try:
+            self.sub_configs[name].from_any(value)
+        except ConfigError as error:
+            return [f"{name}: {error}"]
+        return []
 
     def validate(self) -> None:
-        """Raise `ConfigError` naming every value that would change the numbers and is not implemented."""
-        if problems := self.problems():
-            raise ConfigError(f"{type(self).__name__} cannot be computed:\n" + "\n".join(f"  - {p}" for p in problems))
+        """Raise `ConfigError` naming every value that is not what its field holds, contradicts another, or would change
+        the numbers and is not implemented."""
+        _refuse(type(self), self._problems())
+
+    def _problems(self) -> list[str]:
+        fields, values = fields_of(type(self)), vars(self)
+        wrong = {
+            name: lines
+            for name, field in fields.items()
+            if name in values and (lines := self._field_problems(name, field, values[name]))
+        }
+        # What relates fields can be computed of wrong choices, but not of wrong numbers.
+        harmless = all(fields[name].kind.is_choice and isinstance(values[name], str) for name in wrong)
+        return [line for lines in wrong.values() for line in lines] + (self.problems() if harmless else [])
 
     def problems(self) -> list[str]:
-        """One line for each value that is contradictory or not implemented; subclasses add theirs."""
+        """One line for each contradiction between values, each of which is of its kind, and for each value that is not
+        implemented; subclasses add theirs."""
         found = [
-            f"{name}={value!r}: expected one of {', '.join(sorted(known))}"
-            for name, known in self.choices.items()
-            if (value := getattr(self, name)) and value not in known
-        ]
-        return found + [
             f"{whole}={getattr(self, whole)} is not a multiple of {part}={getattr(self, part)}"
             for whole, part in self.multiples
             if getattr(self, whole) % getattr(self, part)
             and not (part == "num_attention_heads" and getattr(self, "head_dim", None))
+        ]
+        return found + [
+            f"len({name})={len(items)}: expected {count}={getattr(self, count)}"
+            for name, count in self.lengths
+            if (items := getattr(self, name, None)) is not None and len(items) != getattr(self, count)
         ]
 
     @property
@@ -102,6 +204,7 @@ class PreTrainedConfig:
 
     @num_labels.setter
     def num_labels(self, count: int) -> None:
+        _refuse(type(self), _LABEL_COUNT.problems("num_labels", count))
         self.id2label = {number: f"LABEL_{number}" for number in range(count)}
         self.label2id = {label: number for number, label in self.id2label.items()}
 
@@ -128,45 +231,61 @@ class PreTrainedConfig:
         return (None,) * self.num_hidden_layers
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any], **overrides: Any) -> Self:
-        """A configuration from the contents of a `config.json`; `overrides` win and must be known names.
+    def from_dict(cls, values: Mapping[str, Any], /, **overrides: Any) -> Self:
+        """A configuration from the contents of a `config.json`; `overrides` win and must be fields.
 
         An override of a part that is a configuration itself may name some of its values only.
+
+        Raises:
+            ConfigError: values that are not what their fields hold, contradict each other, or are not implemented;
+                contents of another `model_type`; overrides that are no fields.
         """
+        _refuse_unknown(cls, overrides, METADATA)
         values = cls.own_part(values)
-        overrides = cls.check_overrides(values, overrides)
+        _refuse(cls, too_deep(values))
+        given, overrides = cls._own_names(values, but=overrides), cls._own_names(overrides)
         for name in cls.sub_configs.keys() & overrides.keys():
-            if isinstance(values.get(name), dict) and isinstance(overrides[name], dict):
-                overrides = overrides | {name: values[name] | overrides[name]}
-        config = cls(**{name: value for name, value in (values | overrides).items() if name != "model_type"})
-        config._keys = tuple(values)
+            if isinstance(given.get(name), dict) and isinstance(overrides[name], dict):
+                overrides = overrides | {name: given[name] | overrides[name]}
+        given |= overrides
+        known = _names(cls) | {"model_type"}
+        further = {name: value for name, value in given.items() if name not in known}
+        config = cls(**{name: value for name, value in given.items() if name in known})
+        aside = {name: value for name, value in further.items() if hasattr(cls, name) or name.startswith("__")}
+        vars(config).update({name: value for name, value in further.items() if name not in aside})
+        vars(config).update(_keys=tuple(values), _aside=aside)
         return config
 
     @classmethod
-    def own_part(cls, values: dict[str, Any]) -> dict[str, Any]:
+    def own_part(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """`values`, or, if they are of a larger model, those that describe this one."""
-        nested = values.get(cls.base_config_key)
-        return nested if isinstance(nested, dict) else values
+        if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
+            raise ConfigError(f"expected the values of a {cls.__name__} by name, got {shown(values)}")
+        nested = values.get(cls.base_config_key) if cls.base_config_key else None
+        return nested if isinstance(nested, Mapping) else values
 
     @classmethod
-    def check_overrides(cls, values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-        """`overrides`, or `ConfigError` naming those that are neither fields nor keys of the file."""
-        known = {*_fields(cls), *values, *cls.attribute_map, "num_labels"}
-        if unknown := sorted(set(overrides) - known):
-            raise ConfigError(f"{cls.__name__} has no field {', '.join(map(repr, unknown))}: check the spelling")
-        return overrides
+    def _own_names(cls, values: Mapping[str, Any], but: Iterable[str] = ()) -> dict[str, Any]:
+        """`values` under the names of the fields; `ConfigError` if two names of one field differ, `but` for those."""
+        found, settled = {}, {cls.attribute_map.get(name, name) for name in but}
+        for name, value in values.items():
+            own = cls.attribute_map.get(name, name)
+            if own in found and found[own] != value and own not in settled:
+                names = [other for other in values if cls.attribute_map.get(other, other) == own]
+                line = " and ".join(f"{other}={shown(values[other])}" for other in names)
+                _refuse(cls, [f"{line} are names of one field: give it one value"])
+            found[own] = value
+        return found
 
     @classmethod
     def from_any(cls, config: Any) -> Self:
-        """`config` itself, or ours made of a mapping or of a transformers configuration object."""
+        """`config` itself, validated anew, or ours made of a mapping or of a transformers configuration object."""
         if isinstance(config, cls):
+            config.validate()
             return config
-        values = config if isinstance(config, dict) else config.to_dict() if hasattr(config, "to_dict") else None
-        if values is None:
+        values = config.to_dict() if hasattr(config, "to_dict") else config
+        if not isinstance(values, Mapping):
             raise ConfigError(f"expected a {cls.__name__}, got {type(config).__name__}")
-        values = cls.own_part(values)
-        if (found := values.get("model_type", cls.model_type)) != cls.model_type and cls.model_type:
-            raise ConfigError(f"expected a configuration of model_type {cls.model_type!r}, got {found!r}")
         return cls.from_dict(values)
 
     @classmethod
@@ -177,7 +296,7 @@ class PreTrainedConfig:
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **kwargs: Any) -> Self:
         """The configuration of a Hub id, a folder or a file. Keywords of the Hub, then overrides of fields."""
-        hub, overrides = split_hub_kwargs(kwargs)
+        hub, overrides = split_hub_kwargs(check_arguments(kwargs))
         return cls.from_dict(resolve(name_or_path, **hub).config(), **overrides)
 
     def to_dict(self) -> dict[str, Any]:
@@ -185,18 +304,18 @@ class PreTrainedConfig:
 
         A configuration that did not come from a file gives all its fields.
         """
-        values = {name: value for name, value in vars(self).items() if name != "_keys"}
+        values = {name: value for name, value in vars(self).items() if name not in ("_keys", "_aside")} | self._aside
         if self._keys is not None:
-            defaults = _fields(type(self))
+            fields = fields_of(type(self))
             named = {key: type(self).attribute_map.get(key, key) for key in self._keys}
             given = {key: values[name] for key, name in named.items() if name in values}
             further = {name: value for name, value in values.items() if name not in named.values()}
-            values = given | {k: v for k, v in further.items() if k not in defaults or v != defaults[k]}
+            values = given | {k: v for k, v in further.items() if k not in fields or v != fields[k].default}
         return {"model_type": self.model_type} | {name: _plain(value) for name, value in values.items()}
 
     def to_json_string(self, **updates: Any) -> str:
         """The contents of `config.json`, with `updates` in it."""
-        return json.dumps(self.to_dict() | updates, indent=2, default=str) + "\n"
+        return json.dumps(self.to_dict() | updates, indent=2, default=_in_json) + "\n"
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `config.json` into `folder`, which is made if absent."""
@@ -217,11 +336,38 @@ def _plain(value: Any) -> Any:
     return values
 
 
-def _fields(cls: type) -> dict[str, Any]:
-    """Annotated fields of a class and its bases, with their defaults, the most basic first."""
-    return {
-        name: getattr(cls, name)
-        for base in reversed(cls.__mro__)
-        for name, kind in vars(base).get("__annotations__", {}).items()
-        if not name.startswith("_") and not str(kind).startswith("ClassVar")
-    }
+def _in_json(value: Any) -> Any:
+    """What a file has in place of a value that is not of JSON."""
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else str(value)
+
+
+def _numbered(labels: dict[Any, Any]) -> dict[Any, Any]:
+    """Labels by number, which is a string in a file; as they are if that cannot be."""
+    try:
+        numbered = {int(key) if isinstance(key, str) else key: label for key, label in labels.items()}
+    except ValueError:
+        return labels
+    return numbered if len(numbered) == len(labels) else labels
+
+
+@functools.cache
+def _names(cls: type[PreTrainedConfig]) -> frozenset[str]:
+    """The fields of a class, and properties that can be set: other names of fields, and the number of labels."""
+    properties = (name for name in dir(cls) if getattr(inspect.getattr_static(cls, name), "fset", None) is not None)
+    return frozenset(fields_of(cls)) | frozenset(properties)
+
+
+def _refuse(cls: type[PreTrainedConfig], problems: Iterable[str]) -> None:
+    if lines := ["\n  - " + problem.replace("\n", "\n    ") for problem in problems]:
+        raise ConfigError(f"{cls.__name__} cannot be computed:" + "".join(lines))
+
+
+def _refuse_unknown(cls: type[PreTrainedConfig], given: Iterable[str], metadata: frozenset[str]) -> None:
+    """Raise `ConfigError` for keywords that are not known; private ones, of transformers, may be anything."""
+    known = _names(cls) | metadata | {"model_type"}
+    odd = [name for name in given if name not in known and (hasattr(cls, name) or not name.startswith("_"))]
+    of_generation = GENERATION_SETTINGS.intersection(odd)
+    lines = unknown_names(cls.__name__, "field", (name for name in odd if name not in of_generation), known)
+    lines += [f"{cls.__name__} has no field {name!r}: it is a setting of generate()" for name in sorted(of_generation)]
+    if lines:
+        raise ConfigError("\n".join(lines))

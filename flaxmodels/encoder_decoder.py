@@ -12,6 +12,7 @@ import numpy as np
 
 from flaxmodels.config import PreTrainedConfig
 from flaxmodels.errors import FlaxModelsError
+from flaxmodels.fields import TokenId
 from flaxmodels.generation.config import GenerationConfig
 from flaxmodels.model import PreTrainedModel
 from flaxmodels.nn.cache import Cache
@@ -25,7 +26,7 @@ class EncoderDecoderConfig(PreTrainedConfig):
     is asked here in other words."""
 
     is_encoder_decoder: bool = True
-    decoder_start_token_id: int | None = None
+    decoder_start_token_id: TokenId | None = None
 
     @property
     def kv_heads(self) -> int:

@@ -24,7 +24,7 @@ from flaxmodels.nn.dropout import split_key
 from flaxmodels.nn.functional import Params, check_keys, flatten, functional, nest
 from flaxmodels.nn.linear import Embedding
 from flaxmodels.nn.module import Module, initial_value, split_shared
-from flaxmodels.nn.policy import Policy, to_dtype
+from flaxmodels.nn.policy import Policy, rematerialisation, to_dtype
 from flaxmodels.outputs import ModelOutput
 from flaxmodels.pretrained import from_pretrained, load_state_dict, save_pretrained, state_dict
 
@@ -99,6 +99,7 @@ class PreTrainedModel(Module):
         experts_implementation: str | None = None,
         scan_layers: bool = False,
         remat: str | None = None,
+        gradient_checkpointing: bool | None = None,
         policy: Policy | None = None,
         **options: Any,
     ):
@@ -111,12 +112,14 @@ class PreTrainedModel(Module):
             dtype: of the computation, as a string or a jnp, numpy or torch dtype.
             param_dtype: of the stored parameters.
             attn_implementation, experts_implementation, scan_layers, remat: as in `Policy`.
-            policy: the last six in one object, in their place.
+            gradient_checkpointing: `remat="full"` if true; what the configuration says by default.
+            policy: all of these in one object, in their place.
             options: for `build`.
         """
         self.config = self.config_class.from_any(config)
         check_quantization(vars(self.config), type(self).__name__)
         self.generation_config = GenerationConfig.from_model_config(self.config)
+        remat = rematerialisation(remat, gradient_checkpointing, self.config)
         self.policy = policy or Policy(
             to_dtype(dtype), to_dtype(param_dtype), attn_implementation, scan_layers, remat, experts_implementation
         )

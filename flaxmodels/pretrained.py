@@ -83,7 +83,7 @@ def from_pretrained(
         torch_dtype: both at once, where neither is given by itself.
         attn_implementation, experts_implementation, scan_layers, remat: as in `Policy`. The same files serve stacked
             and unrolled layers.
-        gradient_checkpointing: `remat="full"` if true.
+        gradient_checkpointing: `remat="full"` if true; what the configuration says by default.
         device_mesh: parameters are divided over its devices, and only the bytes that these hold are read.
         sharding_rules: how: "tp", "fsdp", or a table of rules as in `flaxmodels.sharding.rules.shardings`.
         seed: of parameters that the checkpoint does not have.
@@ -125,12 +125,12 @@ def from_pretrained(
     weights = renamed(weights, key_mapping or {})
     compute, stored = _dtypes(found, weights.source, dtype, param_dtype, torch_dtype)
     keeps_dtypes = (param_dtype or torch_dtype or "auto") == "auto"
-    remat = rematerialisation(remat, gradient_checkpointing)
+    remat = rematerialisation(remat, gradient_checkpointing, found)
     policy = Policy(compute, stored, attn_implementation, scan_layers, remat, experts_implementation)
     model = describe(cls, found, policy, weights, *model_args)
     model.seed = seed
     if cls.can_generate() and (path := location.find(GENERATION_CONFIG_NAME)):
-        model.generation_config = GenerationConfig(**read_json(path))
+        model.generation_config = GenerationConfig.from_dict(read_json(path))
     plan = load.plan_loading(model, weights)
     load.check(plan, weights, ignore_mismatched_sizes=ignore_mismatched_sizes, ignore_missing=ignore_missing)
     leaves = plan.read_from(weights.source)

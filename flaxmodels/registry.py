@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from flaxmodels.architectures import ARCHITECTURES, TASKS
+from flaxmodels.arguments import check_arguments
 from flaxmodels.checkpoint.mapping import check_mapping
 from flaxmodels.config import PreTrainedConfig
 from flaxmodels.errors import ConfigError
+from flaxmodels.fields import shown
 from flaxmodels.files.resolve import resolve, split_hub_kwargs
 from flaxmodels.model import PreTrainedModel
 
@@ -24,12 +27,16 @@ def find_class(name: str) -> Any | None:
     return AUTO_CLASSES.get(plain)
 
 
-def _class_for(auto: str, model_type: str | None) -> type:
-    if found := _CUSTOM.get((auto, model_type or "")):
+def _class_for(auto: str, model_type: Any) -> Any:
+    known = sorted({*ARCHITECTURES, *(kind for _, kind in _CUSTOM)})
+    if model_type is None:
+        raise ConfigError(f"the configuration lacks model_type: add it, as one of {', '.join(known)}")
+    if not isinstance(model_type, str) or model_type not in known:
+        raise ConfigError(f"model_type {shown(model_type)} is not known: expected one of {', '.join(known)}")
+    if found := _CUSTOM.get((auto, model_type)):
         return found
     if model_type not in ARCHITECTURES:
-        known = sorted({*ARCHITECTURES, *(kind for _, kind in _CUSTOM)})
-        raise ConfigError(f"model_type {model_type!r} is not known: expected one of {', '.join(known)}")
+        raise ConfigError(f"model_type {model_type!r} has no class for {auto}: register one")
     architecture = ARCHITECTURES[model_type]
     name = architecture.config if auto == "AutoConfig" else architecture.tasks.get(auto)
     if name is None:
@@ -44,9 +51,9 @@ class AutoConfig:
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **kwargs: Any) -> PreTrainedConfig:
         """The configuration of a folder, a file or a Hub id."""
-        hub, overrides = split_hub_kwargs(kwargs)
+        hub, overrides = split_hub_kwargs(check_arguments(kwargs))
         values = resolve(name_or_path, **hub).config()
-        return _class_for("AutoConfig", values.get("model_type")).from_dict(values, **overrides)  # type: ignore[attr-defined]
+        return _class_for("AutoConfig", values.get("model_type")).from_dict(values, **overrides)
 
     @classmethod
     def for_model(cls, model_type: str, **values: Any) -> PreTrainedConfig:
@@ -76,7 +83,7 @@ class AutoModel:
     @classmethod
     def from_config(cls, config: Any, **kwargs: Any) -> Any:
         """A freshly initialised model."""
-        return cls._class(config)(config, **kwargs)
+        return cls._class(config)(config, **check_arguments(kwargs))
 
     @classmethod
     def register(cls, config_class: type[PreTrainedConfig], model_class: type[PreTrainedModel]) -> None:
@@ -90,7 +97,9 @@ class AutoModel:
 
     @classmethod
     def _class(cls, config: Any) -> Any:
-        model_type = config.get("model_type") if isinstance(config, dict) else config.model_type
+        if not isinstance(config, Mapping) and not hasattr(config, "model_type"):
+            raise ConfigError(f"expected a configuration, got {shown(config)}")
+        model_type = config.get("model_type") if isinstance(config, Mapping) else config.model_type
         return _class_for(cls.__name__, model_type)
 
 

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOMS = [
     {"interop"},
-    {"flaxmodels.errors", "flaxmodels.changes"},
+    {"flaxmodels.errors", "flaxmodels.changes", "flaxmodels.fields"},
     {"flaxmodels.files", "flaxmodels.arguments"},
     {"flaxmodels.nn", "flaxmodels.config", "flaxmodels.outputs", "flaxmodels.tokenizer"},
     {"flaxmodels.checkpoint", "flaxmodels.generation", "flaxmodels.sharding"},

@@ -8,7 +8,7 @@ import re
 import pytest
 
 import flaxmodels
-from flaxmodels.errors import ConfigError
+from flaxmodels.errors import CheckpointError, ConfigError, FlaxModelsError
 from flaxmodels.models.bert import BertConfig, BertForMaskedLM, BertLMHeadModel, BertModel
 from flaxmodels.models.llama import LlamaConfig, LlamaForCausalLM
 from flaxmodels.registry import ARCHITECTURES, AUTO_CLASSES
@@ -62,6 +62,74 @@ def test_an_unknown_model_type_is_refused_with_those_that_exist(tmp_path):
         flaxmodels.AutoModel.from_pretrained(tmp_path)
 
 
+KNOWN = ", ".join(sorted(ARCHITECTURES))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{}", f"the configuration lacks model_type: add it, as one of {KNOWN}"),
+        (b'{"model_type": null}', f"the configuration lacks model_type: add it, as one of {KNOWN}"),
+        (b'{"model_type": ["bert"]}', f"model_type ['bert'] is not known: expected one of {KNOWN}"),
+        (b'{"model_type": {"bert": 1}}', f"model_type {{'bert': 1}} is not known: expected one of {KNOWN}"),
+        (b'{"model_type": 5}', f"model_type 5 is not known: expected one of {KNOWN}"),
+        (b'{"model_type": ""}', f"model_type '' is not known: expected one of {KNOWN}"),
+        (
+            b'{"model_type": "clip", "text_config": [1], "vision_config": "x"}',
+            "CLIPConfig cannot be computed:\n"
+            "  - text_config: expected a CLIPTextConfig, got list\n"
+            "  - vision_config: expected a CLIPVisionConfig, got str",
+        ),
+        (
+            b'{"model_type": "siglip", "text_config": {"model_type": ["x"], "hidden_size": 5}}',
+            "SiglipConfig cannot be computed:\n"
+            "  - text_config: expected a configuration of model_type 'siglip_text_model', got ['x']",
+        ),
+        (
+            b'{"model_type": "bert", "hidden_size": 1e400}',
+            "BertConfig cannot be computed:\n  - hidden_size=inf: expected an integer from 1 to 1048576",
+        ),
+        (b"", "config.json: invalid JSON (Expecting value: line 1 column 1 (char 0)). Download or copy it again."),
+        (b"[]", "config.json: invalid JSON (not an object). Download or copy it again."),
+        (b'"bert"', "config.json: invalid JSON (not an object). Download or copy it again."),
+    ],
+)
+@pytest.mark.parametrize("auto", [flaxmodels.AutoConfig, flaxmodels.AutoModel])
+def test_files_that_say_no_model(tmp_path, auto, content, message):
+    (tmp_path / "config.json").write_bytes(content)
+    (tmp_path / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
+    with pytest.raises(FlaxModelsError) as error:
+        auto.from_pretrained(tmp_path)
+    assert str(error.value) == message
+
+
+def test_a_folder_in_place_of_the_file(tmp_path):
+    (tmp_path / "config.json").mkdir()
+    message = f"{tmp_path} has no config.json: add it, or pass config="
+    with pytest.raises(CheckpointError, match=f"^{re.escape(message)}$"):
+        flaxmodels.AutoConfig.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("config", [None, "bert", 5, [1]])
+def test_something_else_is_no_configuration(config):
+    with pytest.raises(ConfigError) as error:
+        flaxmodels.AutoModel.from_config(config)
+    assert str(error.value) == f"expected a configuration, got {config!r}"
+
+
+def test_keywords_are_those_of_the_class(tmp_path):
+    with pytest.raises(ConfigError) as error:
+        flaxmodels.AutoConfig.for_model("bert", hiden_size=5)
+    assert str(error.value) == "BertConfig has no field 'hiden_size': did you mean 'hidden_size'?"
+    (tmp_path / "config.json").write_text(json.dumps(TINY_BERT | {"tokens": 5}))
+    with pytest.raises(ConfigError) as error:
+        flaxmodels.AutoConfig.from_pretrained(tmp_path, tokens=6, vocabsize=7)
+    assert str(error.value) == (
+        "BertConfig has no field 'tokens': check the spelling\n"
+        "BertConfig has no field 'vocabsize': did you mean 'vocab_size'?"
+    )
+
+
 def test_a_task_that_a_model_type_lacks_is_refused_with_those_that_it_has():
     message = (
         "model_type 'llama' has no class for AutoModelForMaskedLM: "
@@ -92,6 +160,8 @@ def test_custom_classes_can_be_registered_once(monkeypatch):
         config_class = OtterConfig
 
     flaxmodels.AutoConfig.register("otter", OtterConfig)
+    with pytest.raises(ConfigError, match=r"^model_type 'otter' has no class for AutoModel: register one$"):
+        flaxmodels.AutoModel._class({"model_type": "otter"})
     flaxmodels.AutoModel.register(OtterConfig, OtterModel)
     assert flaxmodels.AutoModel._class({"model_type": "otter"}) is OtterModel
     message = "AutoModel has a class for model_type 'otter' already: choose another model_type"

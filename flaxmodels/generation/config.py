@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import copy
 import json
-import math
-from collections.abc import Callable, Mapping, Sequence, Set
-from numbers import Integral, Real
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
+from annotated_types import Interval, Len, Predicate, doc
 
 from flaxmodels.errors import CheckpointError, ConfigError
+from flaxmodels.fields import MAX_INT, Positive, Rate, TokenId, fields_of, kind_of, shown, too_deep, unknown_names
 from flaxmodels.files.reading import read_json
 
 GENERATION_CONFIG_NAME = "generation_config.json"
@@ -69,11 +69,49 @@ WITHOUT_EFFECT = {
 """Settings that are accepted because they do not change which tokens are generated here."""
 
 
+MAX_TOKENS = 2**24
+"""The longest published contexts have ten million tokens."""
+MAX_ROWS = 2**14
+"""Beams, or answers, of a prompt, each of which has a cache of its own."""
+MAX_NGRAM = 2**12
+"""Tokens that are compared, or guessed, one after another at each step."""
+
+
+def _is_id_in_json(key: str) -> bool:
+    return key.isdecimal() and len(key) <= 10 and _ID.accepts(int(key))
+
+
+_ID = kind_of(TokenId)
+_Id = Annotated[TokenId, doc(f"a token id, which is {_ID.expected}")]
+_Ids = Annotated[Sequence[TokenId], doc(f"a list of token ids, each {_ID.expected}")]
+_IdOrIds = Annotated[TokenId | Sequence[TokenId], doc(f"a token id or a list of them, each {_ID.expected}")]
+_SomeIds = Annotated[Sequence[TokenId], Len(1)]
+_Length = Annotated[int, Interval(ge=1, le=MAX_TOKENS)]
+_Count = Annotated[int, Interval(ge=0, le=MAX_TOKENS)]
+_Rows = Annotated[int, Interval(ge=1, le=MAX_ROWS)]
+_Ngram = Annotated[int, Interval(ge=0, le=MAX_NGRAM)]
+_Guesses = Annotated[int, Interval(ge=1, le=MAX_NGRAM)]
+_Text = Annotated[str, Predicate(bool)]
+_Texts = Annotated[_Text | Annotated[list[_Text], Len(1)], doc("a text or a list of texts, none of them empty")]
+_Sequences = Annotated[Sequence[_SomeIds], doc("a list of lists of token ids, none of them empty")]
+_SequenceBias = Annotated[
+    dict[_SomeIds, float] | Sequence[tuple[_SomeIds, float]],
+    doc("tuples of token ids and the number that each adds to the score"),
+]
+_Bias = Annotated[
+    dict[TokenId | Annotated[str, Predicate(_is_id_in_json)], float], doc("a dict from token ids to numbers")
+]
+_Pairs = Annotated[Sequence[tuple[TokenId, TokenId | None]], doc("a list of pairs of a place and a token id")]
+_IdTable = Annotated[Any, Predicate(kind_of(dict[str, TokenId]).accepts), doc("a dict from texts to token ids")]
+_Decay = Annotated[tuple[_Count, Positive], doc("an integer of at least 0 and a number above 0")]
+
+
 class GenerationConfig:
     """How `generate` continues a prompt.
 
-    Only values that were given are held and written to files, unknown ones included; the others read as their
-    defaults. `None` stands for a value that was not given.
+    Only values that were given are held and written to files, unknown ones of files included; the others read as
+    their defaults. `None` stands for a value that was not given. A keyword that is no setting raises `ConfigError`;
+    values are checked, by the annotations, when a text is generated.
 
     Attributes:
         max_length, min_length: most and fewest tokens of prompt and answer together.
@@ -125,55 +163,55 @@ class GenerationConfig:
         return_dict_in_generate: also return `past_key_values`; a `GenerateOutput` is returned in any case.
     """
 
-    max_length: int | None = None
-    max_new_tokens: int | None = None
-    min_length: int | None = 0
-    min_new_tokens: int | None = None
-    max_time: float | None = None
-    stop_strings: str | list[str] | None = None
-    eos_token_id: int | list[int] | None = None
-    pad_token_id: int | None = None
-    bos_token_id: int | None = None
-    decoder_start_token_id: int | None = None
+    max_length: _Length | None = None
+    max_new_tokens: _Length | None = None
+    min_length: _Count | None = 0
+    min_new_tokens: _Count | None = None
+    max_time: Positive | None = None
+    stop_strings: _Texts | None = None
+    eos_token_id: _IdOrIds | None = None
+    pad_token_id: _Id | None = None
+    bos_token_id: _Id | None = None
+    decoder_start_token_id: _Id | None = None
     do_sample: bool = False
-    num_return_sequences: int = 1
-    num_beams: int = 1
+    num_return_sequences: _Rows = 1
+    num_beams: _Rows = 1
     length_penalty: float = 1.0
-    early_stopping: bool | str = False
-    prompt_lookup_num_tokens: int | None = None
-    max_matching_ngram_size: int | None = 2
-    num_assistant_tokens: int | None = 5
-    temperature: float | None = 1.0
-    top_k: int | None = 50
-    top_p: float | None = 1.0
-    min_p: float | None = None
-    typical_p: float | None = 1.0
-    epsilon_cutoff: float | None = 0.0
-    eta_cutoff: float | None = 0.0
-    repetition_penalty: float | None = 1.0
-    encoder_repetition_penalty: float | None = 1.0
+    early_stopping: Annotated[bool | Literal["never"], doc('True, False or "never"')] = False
+    prompt_lookup_num_tokens: _Guesses | None = None
+    max_matching_ngram_size: _Guesses | None = 2
+    num_assistant_tokens: _Guesses | None = 5
+    temperature: Annotated[Positive, doc("a number above 0; do_sample=False is the limit of 0")] | None = 1.0
+    top_k: Annotated[int, Interval(ge=0), doc(f"an integer from 0, which keeps all tokens, to {MAX_INT}")] | None = 50
+    top_p: Annotated[float, Interval(gt=0, le=1)] | None = 1.0
+    min_p: Rate | None = None
+    typical_p: Rate | None = 1.0
+    epsilon_cutoff: Rate | None = 0.0
+    eta_cutoff: Rate | None = 0.0
+    repetition_penalty: Positive | None = 1.0
+    encoder_repetition_penalty: Positive | None = 1.0
     frequency_penalty: float | None = 0.0
     presence_penalty: float | None = 0.0
-    no_repeat_ngram_size: int | None = 0
-    encoder_no_repeat_ngram_size: int | None = 0
-    bad_words_ids: list[list[int]] | None = None
-    sequence_bias: Any = None
-    logit_bias: dict[int, float] | None = None
-    forced_bos_token_id: int | None = None
-    forced_eos_token_id: int | list[int] | None = None
-    forced_decoder_ids: list[tuple[int, int]] | None = None
-    suppress_tokens: list[int] | None = None
-    begin_suppress_tokens: list[int] | None = None
-    language: str | list[str] | None = None
+    no_repeat_ngram_size: _Ngram | None = 0
+    encoder_no_repeat_ngram_size: _Ngram | None = 0
+    bad_words_ids: _Sequences | None = None
+    sequence_bias: _SequenceBias | None = None
+    logit_bias: _Bias | None = None
+    forced_bos_token_id: _Id | None = None
+    forced_eos_token_id: _IdOrIds | None = None
+    forced_decoder_ids: _Pairs | None = None
+    suppress_tokens: _Ids | None = None
+    begin_suppress_tokens: _Ids | None = None
+    language: _Texts | None = None
     task: str | None = None
     return_timestamps: bool | None = None
-    prompt_ids: Sequence[int] | None = None
+    prompt_ids: _Ids | None = None
     is_multilingual: bool | None = None
-    lang_to_id: Any = None
-    task_to_id: Any = None
-    no_timestamps_token_id: int | None = None
-    max_initial_timestamp_index: int | None = None
-    exponential_decay_length_penalty: tuple[int, float] | None = None
+    lang_to_id: _IdTable = None
+    task_to_id: _IdTable = None
+    no_timestamps_token_id: _Id | None = None
+    max_initial_timestamp_index: _Count | None = None
+    exponential_decay_length_penalty: _Decay | None = None
     remove_invalid_values: bool = False
     renormalize_logits: bool = False
     output_scores: bool = False
@@ -182,8 +220,27 @@ class GenerationConfig:
     output_hidden_states: bool = False
     return_dict_in_generate: bool = False
 
-    def __init__(self, **values: Any):
+    def __init__(self, /, **values: Any):
+        public = [name for name in values if not name.startswith("_") or hasattr(GenerationConfig, name)]
+        if lines := unknown_names("GenerationConfig", "setting", public, _known_settings()):
+            raise ConfigError("\n".join(lines))
         vars(self).update(values)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], /) -> Self:
+        """The settings of a `generation_config.json`; unknown ones are kept.
+
+        Raises:
+            ConfigError: a setting has the name of a method.
+        """
+        fields = fields_of(cls)
+        if odd := [name for name in values if not isinstance(name, str) or (hasattr(cls, name) and name not in fields)]:
+            raise ConfigError(f"settings of generation cannot be called {', '.join(map(shown, odd))}: remove them")
+        if lines := too_deep(values):
+            raise ConfigError("\n".join(lines))
+        config = cls()
+        vars(config).update(values)
+        return config
 
     @classmethod
     def from_any(cls, config: Any) -> Self:
@@ -193,14 +250,16 @@ class GenerationConfig:
         values = {} if config is None else config.to_dict() if hasattr(config, "to_dict") else config
         if not isinstance(values, Mapping):
             raise ConfigError(f"generation_config: expected a GenerationConfig, got {type(config).__name__}")
-        return cls(**values)
+        return cls.from_dict(values)
 
     @classmethod
     def from_model_config(cls, config: Any) -> Self:
         """The settings of generation that a model's configuration holds: its token ids, and what old ones hold."""
-        values = {name: vars(config).get(name) for name in (*_EXPECTED, *NOT_IMPLEMENTED)}
-        usual = {name: getattr(cls, name, None) for name in values}
-        return cls(**{name: value for name, value in values.items() if _matters(name, value) and value != usual[name]})
+        values = {name: vars(config).get(name) for name in (*fields_of(cls), *NOT_IMPLEMENTED)}
+        # The first configurations of Llama have -1 for no token.
+        usual = {name: (getattr(cls, name, None), -1 if name.endswith("_token_id") else None) for name in values}
+        stated = {name: value for name, value in values.items() if _matters(name, value)}
+        return cls(**{name: value for name, value in stated.items() if not _is_among(value, usual[name])})
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **hub: Any) -> Self:
@@ -212,7 +271,7 @@ class GenerationConfig:
             raise CheckpointError(
                 f"{name_or_path} has no {GENERATION_CONFIG_NAME}: use GenerationConfig.from_model_config(config)"
             )
-        return cls(**read_json(path))
+        return cls.from_dict(read_json(path))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `generation_config.json` into `folder`, which is made if absent."""
@@ -239,7 +298,7 @@ class GenerationConfig:
         """A copy in which `values` win. A length given in one way takes the place of one given in the other."""
         dropped = _LENGTHS if _LENGTHS & values.keys() else set()
         kept = {name: value for name, value in vars(self).items() if name not in dropped}
-        return GenerationConfig(**kept | dict(values))
+        return self.from_dict(kept | dict(values))
 
     @property
     def eos_token_ids(self) -> list[int]:
@@ -259,14 +318,15 @@ def settle(model_config: GenerationConfig, config: Any, call: Mapping[str, Any])
     settings = settings.updated(call)
     impossible = _impossible(settings)
     contradictions = _contradictions(call, settings, impossible.keys())
-    problems = [*_unknown(call), *contradictions, *impossible.values(), *_not_implemented(settings)]
+    wrong = [line for lines in impossible.values() for line in lines]
+    problems = [*_unknown(call), *contradictions, *wrong, *_not_implemented(settings)]
     if problems:
         raise ConfigError("generate() cannot use these settings:\n" + "\n".join(f"  - {line}" for line in problems))
     return settings
 
 
 def _unknown(call: Mapping[str, Any]) -> list[str]:
-    known = {*_EXPECTED, *NOT_IMPLEMENTED, *WITHOUT_EFFECT}
+    known = _known_settings()
     return [f"{name}: there is no such setting; check the spelling" for name in call if name not in known]
 
 
@@ -276,13 +336,13 @@ def _contradictions(call: Mapping[str, Any], settings: GenerationConfig, impossi
         lines.append("max_length and max_new_tokens are both given; give one")
     if "do_sample" not in impossible and not settings.do_sample:
         idle = [name for name, neutral in _OF_SAMPLING.items() if not _is_among(call.get(name), neutral)]
-        lines += [f"{name}={call[name]!r} has no effect without sampling; add do_sample=True" for name in idle]
+        lines += [f"{name}={shown(call[name])} has no effect without sampling; add do_sample=True" for name in idle]
     if impossible & {"num_beams", "num_return_sequences"}:
         return lines
     beams, answers = settings.num_beams or 1, settings.num_return_sequences or 1
     if beams == 1:
         idle = [name for name, neutral in _OF_BEAMS.items() if not _is_among(call.get(name), neutral)]
-        lines += [f"{name}={call[name]!r} has no effect without beams; add num_beams=2 or more" for name in idle]
+        lines += [f"{name}={shown(call[name])} has no effect without beams; add num_beams=2 or more" for name in idle]
     if beams > 1 and answers > beams:
         lines.append(f"num_return_sequences={answers} is more than num_beams={beams}")
     if beams == 1 and answers > 1 and not settings.do_sample:
@@ -290,17 +350,21 @@ def _contradictions(call: Mapping[str, Any], settings: GenerationConfig, impossi
     return lines
 
 
-def _impossible(settings: GenerationConfig) -> dict[str, str]:
+def _known_settings() -> set[str]:
+    return {*fields_of(GenerationConfig), *NOT_IMPLEMENTED, *WITHOUT_EFFECT}
+
+
+def _impossible(settings: GenerationConfig) -> dict[str, list[str]]:
     return {
-        name: f"{name}={value!r}: expected {expected}"
-        for name, (is_right, expected) in _EXPECTED.items()
-        if (value := getattr(settings, name)) is not None and not is_right(value)
+        name: lines
+        for name, field in fields_of(GenerationConfig).items()
+        if (value := getattr(settings, name)) is not None and (lines := field.kind.problems(name, value))
     }
 
 
 def _not_implemented(settings: GenerationConfig) -> list[str]:
     return [
-        f"{name}={value!r} is not implemented; pass {name}={(*harmless, None)[0]!r}"
+        f"{name}={shown(value)} is not implemented; pass {name}={(*harmless, None)[0]!r}"
         for name, harmless in NOT_IMPLEMENTED.items()
         if _matters(name, value := vars(settings).get(name))
     ]
@@ -321,117 +385,6 @@ def _of_numpy(value: Any) -> Any:
         return value.tolist()
     raise TypeError(f"generation_config.json cannot hold values of type {type(value).__name__}")
 
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 0
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_positive(value: Any) -> bool:
-    return _is_number(value) and value > 0
-
-
-def _is_share(value: Any) -> bool:
-    return _is_number(value) and 0 <= value <= 1
-
-
-def _is_ids(value: Any) -> bool:
-    return isinstance(value, list | tuple | np.ndarray) and all(map(_is_count, value))
-
-
-def _is_sequences(value: Any) -> bool:
-    return isinstance(value, list | tuple) and all(_is_ids(ids) and len(ids) > 0 for ids in value)
-
-
-def _is_sequence_bias(value: Any) -> bool:
-    pairs = value.items() if isinstance(value, dict) else value
-    try:
-        return all(_is_ids(ids) and len(ids) > 0 and _is_number(bias) for ids, bias in pairs)
-    except (TypeError, ValueError):
-        return False
-
-
-def _is_bias(value: Any) -> bool:
-    if not isinstance(value, dict):
-        return False
-    # Keys are texts in a JSON file.
-    ids = [int(key) if isinstance(key, str) and key.isdecimal() else key for key in value]
-    return all(map(_is_count, ids)) and all(map(_is_number, value.values()))
-
-
-def _is_texts(value: Any) -> bool:
-    texts = [value] if isinstance(value, str) else value
-    return isinstance(texts, list | tuple) and bool(texts) and all(isinstance(text, str) and text for text in texts)
-
-
-def _is_pairs_of_ids(value: Any) -> bool:
-    """Pairs of a place and a token, or `None` for any token."""
-    if not isinstance(value, list | tuple):
-        return False
-    try:
-        return all(_is_count(place) and (token is None or _is_count(token)) for place, token in value)
-    except (TypeError, ValueError):
-        return False
-
-
-def _is_table_of_ids(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(key, str) and _is_count(token) for key, token in value.items())
-
-
-def _is_decay(value: Any) -> bool:
-    return isinstance(value, list | tuple) and len(value) == 2 and _is_count(value[0]) and _is_positive(value[1])
-
-
-_BOOL = (lambda value: isinstance(value, bool), "True or False")
-_COUNT = (_is_count, "an integer of at least 0")
-_LENGTH = (lambda value: _is_count(value) and value > 0, "an integer above 0")
-_NUMBER = (_is_number, "a number")
-_POSITIVE = (_is_positive, "a number above 0")
-_SHARE = (_is_share, "a number from 0 to 1")
-_TOKEN = (_is_count, "a token id, which is an integer of at least 0")
-_TOKENS = (_is_ids, "a list of token ids, which are integers of at least 0")
-_ONE_OR_MORE = (
-    lambda value: _is_count(value) or _is_ids(value),
-    "a token id or a list of them, which are integers of at least 0",
-)
-_EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(("max_length", "max_new_tokens", "num_return_sequences", "num_beams"), _LENGTH),
-    **dict.fromkeys(("prompt_lookup_num_tokens", "max_matching_ngram_size", "num_assistant_tokens"), _LENGTH),
-    **dict.fromkeys(("min_length", "min_new_tokens", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size"), _COUNT),
-    **dict.fromkeys(("do_sample", "remove_invalid_values", "renormalize_logits", "output_scores"), _BOOL),
-    **dict.fromkeys(("output_logits", "output_attentions", "output_hidden_states"), _BOOL),
-    "return_dict_in_generate": _BOOL,
-    **dict.fromkeys(("length_penalty", "frequency_penalty", "presence_penalty"), _NUMBER),
-    **dict.fromkeys(("max_time", "repetition_penalty", "encoder_repetition_penalty"), _POSITIVE),
-    **dict.fromkeys(("min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"), _SHARE),
-    **dict.fromkeys(("pad_token_id", "bos_token_id", "decoder_start_token_id", "forced_bos_token_id"), _TOKEN),
-    **dict.fromkeys(("eos_token_id", "forced_eos_token_id"), _ONE_OR_MORE),
-    **dict.fromkeys(("suppress_tokens", "begin_suppress_tokens"), _TOKENS),
-    **dict.fromkeys(("return_timestamps", "is_multilingual"), _BOOL),
-    **dict.fromkeys(("lang_to_id", "task_to_id"), (_is_table_of_ids, "a dict from texts to token ids")),
-    "language": (_is_texts, "a text or a list of texts, none of them empty"),
-    "task": (lambda value: isinstance(value, str), "a text"),
-    "prompt_ids": _TOKENS,
-    "no_timestamps_token_id": _TOKEN,
-    "max_initial_timestamp_index": _COUNT,
-    "temperature": (_is_positive, "a number above 0; do_sample=False is the limit of 0"),
-    "top_k": (_is_count, "an integer of at least 0, which keeps all tokens"),
-    "top_p": (lambda value: _is_positive(value) and value <= 1, "a number above 0 and at most 1"),
-    "early_stopping": (
-        lambda value: isinstance(value, bool) or (isinstance(value, str) and value == "never"),
-        'True, False or "never"',
-    ),
-    "stop_strings": (_is_texts, "a text or a list of texts, none of them empty"),
-    "bad_words_ids": (_is_sequences, "a list of lists of token ids, none of them empty"),
-    "sequence_bias": (_is_sequence_bias, "tuples of token ids and the number that each adds to the score"),
-    "logit_bias": (_is_bias, "a dict from token ids to numbers"),
-    "forced_decoder_ids": (_is_pairs_of_ids, "a list of pairs of a place and a token id"),
-    "exponential_decay_length_penalty": (_is_decay, "an integer of at least 0 and a number above 0"),
-}
-"""For each setting that is implemented: a test of its value, and that test in words."""
 
 _OF_SAMPLING = {
     "temperature": (None, 1),

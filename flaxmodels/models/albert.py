@@ -8,6 +8,7 @@ from __future__ import annotations
 import jax
 from jax.nn.initializers import normal, zeros
 
+from flaxmodels.fields import Activation, Layers, Rate, Size, SpecialId, SpecialIds, VocabSize
 from flaxmodels.models.bert import (
     BertConfig,
     BertEmbeddings,
@@ -35,19 +36,19 @@ class AlbertConfig(BertConfig):
 
     model_type = "albert"
 
-    vocab_size: int = 30000
-    embedding_size: int = 128
-    hidden_size: int = 4096
-    num_hidden_groups: int = 1
-    num_attention_heads: int = 64
-    intermediate_size: int = 16384
-    inner_group_num: int = 1
-    hidden_act: str = "gelu_new"
-    hidden_dropout_prob: float = 0.0
-    attention_probs_dropout_prob: float = 0.0
-    classifier_dropout_prob: float = 0.1
-    bos_token_id: int | None = 2
-    eos_token_id: int | list[int] | None = 3
+    vocab_size: VocabSize = 30000
+    embedding_size: Size = 128
+    hidden_size: Size = 4096
+    num_hidden_groups: Layers = 1
+    num_attention_heads: Size = 64
+    intermediate_size: Size = 16384
+    inner_group_num: Size = 1
+    hidden_act: Activation = "gelu_new"
+    hidden_dropout_prob: Rate = 0.0
+    attention_probs_dropout_prob: Rate = 0.0
+    classifier_dropout_prob: Rate = 0.1
+    bos_token_id: SpecialId | None = 2
+    eos_token_id: SpecialIds | None = 3
 
     @property
     def classifier_dropout(self) -> float:

@@ -12,7 +12,8 @@ import jax
 from jax.nn.initializers import normal, zeros
 
 from flaxmodels.encoder_decoder import DecoderAlone, EncoderDecoderBase, EncoderDecoderConfig, EncoderDecoderModel
-from flaxmodels.nn.activations import ACTIVATIONS, get_activation
+from flaxmodels.fields import Activation, Layers, Length, Rate, Scale, Size, SpecialId, SpecialIds, TokenId, VocabSize
+from flaxmodels.nn.activations import get_activation
 from flaxmodels.nn.cache import Cache, self_attention_cache
 from flaxmodels.nn.dropout import dropout, layer_dropout, split_key
 from flaxmodels.nn.heads import ClassificationHead, last_chosen, span_logits
@@ -50,33 +51,32 @@ class BartConfig(EncoderDecoderConfig):
         "num_hidden_layers": "encoder_layers",
         "num_attention_heads": "encoder_attention_heads",
     }
-    choices = {"activation_function": ACTIVATIONS}
     multiples = (("d_model", "encoder_attention_heads"), ("d_model", "decoder_attention_heads"))
 
-    vocab_size: int = 50265
-    max_position_embeddings: int = 1024
-    encoder_layers: int = 12
-    encoder_ffn_dim: int = 4096
-    encoder_attention_heads: int = 16
-    decoder_layers: int = 12
-    decoder_ffn_dim: int = 4096
-    decoder_attention_heads: int = 16
-    encoder_layerdrop: float = 0.0
-    decoder_layerdrop: float = 0.0
-    activation_function: str = "gelu"
-    d_model: int = 1024
-    dropout: float = 0.1
-    attention_dropout: float = 0.0
-    activation_dropout: float = 0.0
-    init_std: float = 0.02
-    classifier_dropout: float = 0.0
+    vocab_size: VocabSize = 50265
+    max_position_embeddings: Length = 1024
+    encoder_layers: Layers = 12
+    encoder_ffn_dim: Size = 4096
+    encoder_attention_heads: Size = 16
+    decoder_layers: Layers = 12
+    decoder_ffn_dim: Size = 4096
+    decoder_attention_heads: Size = 16
+    encoder_layerdrop: Rate = 0.0
+    decoder_layerdrop: Rate = 0.0
+    activation_function: Activation = "gelu"
+    d_model: Size = 1024
+    dropout: Rate = 0.1
+    attention_dropout: Rate = 0.0
+    activation_dropout: Rate = 0.0
+    init_std: Scale = 0.02
+    classifier_dropout: Rate = 0.0
     scale_embedding: bool = False
     use_cache: bool = True
-    bos_token_id: int | None = 0
-    pad_token_id: int | None = 1
-    eos_token_id: int | list[int] | None = 2
-    decoder_start_token_id: int | None = 2
-    forced_eos_token_id: int | None = 2
+    bos_token_id: SpecialId | None = 0
+    pad_token_id: SpecialId | None = 1
+    eos_token_id: SpecialIds | None = 2
+    decoder_start_token_id: TokenId | None = 2
+    forced_eos_token_id: SpecialIds | None = 2
 
     @property
     def shares_embeddings(self) -> bool:

@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from annotated_types import Len
 from flax import nnx
 from jax.nn.initializers import constant, normal, truncated_normal
 
 from flaxmodels.backbone import BackboneConfig
 from flaxmodels.errors import ConfigError
+from flaxmodels.fields import MAX_LAYERS, FurtherLayers, Rate, Scale, Size, VocabSize
 from flaxmodels.models.vit import (
     PatchConfig,
     ViTEmbeddings,
@@ -52,20 +54,20 @@ class BeitConfig(BackboneConfig, PatchConfig):
     model_type = "beit"
     attribute_map = {"segmentation_indices": "out_indices"}
 
-    vocab_size: int = 8192
-    intermediate_size: int = 3072
+    vocab_size: VocabSize = 8192
+    intermediate_size: Size = 3072
     use_mask_token: bool = False
     use_absolute_position_embeddings: bool = False
     use_relative_position_bias: bool = False
     use_shared_relative_position_bias: bool = False
-    layer_scale_init_value: float = 0.1
-    drop_path_rate: float = 0.1
+    layer_scale_init_value: Scale = 0.1
+    drop_path_rate: Rate = 0.1
     use_mean_pooling: bool = True
-    pool_scales: list[int] | tuple[int, ...] = (1, 2, 3, 6)
+    pool_scales: Annotated[Sequence[Size], Len(0, MAX_LAYERS)] = (1, 2, 3, 6)
     use_auxiliary_head: bool = True
-    auxiliary_loss_weight: float = 0.4
-    auxiliary_channels: int = 256
-    auxiliary_num_convs: int = 1
+    auxiliary_loss_weight: Scale = 0.4
+    auxiliary_channels: Size = 256
+    auxiliary_num_convs: FurtherLayers = 1
     auxiliary_concat_input: bool = False
     semantic_loss_ignore_index: int = 255
     add_fpn: bool = False

@@ -5,7 +5,7 @@ Parameter names and numerics follow the reference implementation in transformers
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,9 @@ from jax.nn.initializers import normal, zeros
 
 from flaxmodels.config import PreTrainedConfig
 from flaxmodels.errors import ConfigError
+from flaxmodels.fields import Activation, Epsilon, Layers, Length, Rate, Scale, Size, SpecialId, VocabSize
 from flaxmodels.model import PreTrainedModel
-from flaxmodels.nn.activations import ACTIVATIONS, get_activation
+from flaxmodels.nn.activations import get_activation
 from flaxmodels.nn.attention import cached_attention, split_heads
 from flaxmodels.nn.cache import Cache, LayerCache
 from flaxmodels.nn.dropout import dropout, split_key
@@ -41,30 +42,27 @@ class BertConfig(PreTrainedConfig):
     """Configuration of BERT; the defaults are those of bert-base-uncased."""
 
     model_type = "bert"
-    choices = {"hidden_act": ACTIVATIONS}
     multiples = (("hidden_size", "num_attention_heads"),)
 
-    vocab_size: int = 30522
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
-    hidden_act: str = "gelu"
-    hidden_dropout_prob: float = 0.1
-    attention_probs_dropout_prob: float = 0.1
-    max_position_embeddings: int = 512
-    type_vocab_size: int = 2
-    initializer_range: float = 0.02
-    layer_norm_eps: float = 1e-12
-    pad_token_id: int | None = 0
-    position_embedding_type: str = "absolute"
+    vocab_size: VocabSize = 30522
+    hidden_size: Size = 768
+    num_hidden_layers: Layers = 12
+    num_attention_heads: Size = 12
+    intermediate_size: Size = 3072
+    hidden_act: Activation = "gelu"
+    hidden_dropout_prob: Rate = 0.1
+    attention_probs_dropout_prob: Rate = 0.1
+    max_position_embeddings: Length = 512
+    type_vocab_size: Size = 2
+    initializer_range: Scale = 0.02
+    layer_norm_eps: Epsilon = 1e-12
+    pad_token_id: SpecialId | None = 0
+    position_embedding_type: Literal["absolute"] = "absolute"
     use_cache: bool = True
-    classifier_dropout: float | None = None
+    classifier_dropout: Rate | None = None
 
     def problems(self) -> list[str]:
         found = super().problems()
-        if self.position_embedding_type != "absolute":
-            found.append(f"position_embedding_type={self.position_embedding_type!r}: only 'absolute' is implemented")
         if self.add_cross_attention and not self.is_decoder:
             found.append("add_cross_attention=True needs is_decoder=True")
         return found

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import normal
 
 from flaxmodels.config import PreTrainedConfig
+from flaxmodels.fields import Epsilon, Layers, Rate, Scale, Size, SpecialId, SpecialIds, VocabSize
 from flaxmodels.models.gpt2 import (
     GPT2ForQuestionAnswering,
     GPT2ForSequenceClassification,
@@ -40,19 +41,19 @@ class BloomConfig(PreTrainedConfig):
     attribute_map = {"n_embed": "hidden_size", "num_attention_heads": "n_head", "num_hidden_layers": "n_layer"}
     multiples = (("hidden_size", "n_head"),)
 
-    vocab_size: int = 250880
-    hidden_size: int = 64
-    n_layer: int = 2
-    n_head: int = 8
-    layer_norm_epsilon: float = 1e-5
-    initializer_range: float = 0.02
+    vocab_size: VocabSize = 250880
+    hidden_size: Size = 64
+    n_layer: Layers = 2
+    n_head: Size = 8
+    layer_norm_epsilon: Epsilon = 1e-5
+    initializer_range: Scale = 0.02
     use_cache: bool = True
-    bos_token_id: int | None = 1
-    eos_token_id: int | list[int] | None = 2
+    bos_token_id: SpecialId | None = 1
+    eos_token_id: SpecialIds | None = 2
     apply_residual_connection_post_layernorm: bool = False
-    hidden_dropout: float = 0.0
-    attention_dropout: float = 0.0
-    pretraining_tp: int = 1
+    hidden_dropout: Rate = 0.0
+    attention_dropout: Rate = 0.0
+    pretraining_tp: Size = 1
     slow_but_exact: bool = False
 
     def problems(self) -> list[str]:

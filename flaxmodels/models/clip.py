@@ -6,16 +6,30 @@ Parameter names and numerics follow the reference implementation in transformers
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from annotated_types import doc
 from jax.nn.initializers import Initializer, constant, normal
 
 from flaxmodels.config import PreTrainedConfig
 from flaxmodels.errors import FlaxModelsError
+from flaxmodels.fields import (
+    ABSENT,
+    Activation,
+    Epsilon,
+    Layers,
+    Length,
+    Pixels,
+    Rate,
+    Scale,
+    Size,
+    SpecialId,
+    TokenId,
+    VocabSize,
+)
 from flaxmodels.model import PreTrainedModel, called_like_forward
-from flaxmodels.nn.activations import ACTIVATIONS
 from flaxmodels.nn.conv import Conv2d, channels_last
 from flaxmodels.nn.dropout import split_key
 from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, matmul
@@ -42,23 +56,20 @@ WRONG_END = 2
 class TowerConfig(PreTrainedConfig):
     """What the configurations of all towers have, here and in models that are built on this one."""
 
-    choices = {"hidden_act": ACTIVATIONS}
     multiples = (("hidden_size", "num_attention_heads"),)
 
-    hidden_size: int = 768
-    intermediate_size: int = 3072
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    hidden_act: str = "quick_gelu"
-    layer_norm_eps: float = 1e-5
-    attention_dropout: float = 0.0
+    hidden_size: Size = 768
+    intermediate_size: Size = 3072
+    num_hidden_layers: Layers = 12
+    num_attention_heads: Size = 12
+    hidden_act: Activation = "quick_gelu"
+    layer_norm_eps: Epsilon = 1e-5
+    attention_dropout: Rate = 0.0
 
     def problems(self) -> list[str]:
-        return super().problems() + [
-            f"{name}={size!r}: only squares are implemented, whose size is one number"
-            for name in ("image_size", "patch_size")
-            if not isinstance(size := vars(self).get(name, 1), int)
-        ]
+        found = super().problems()
+        image, patch = (vars(self).get(name, 1) for name in ("image_size", "patch_size"))
+        return [*found, f"image_size={image} is smaller than patch_size={patch}"] if image < patch else found
 
 
 class CLIPTextConfig(TowerConfig):
@@ -67,22 +78,17 @@ class CLIPTextConfig(TowerConfig):
     model_type = "clip_text_model"
     base_config_key = "text_config"
 
-    vocab_size: int = 49408
-    hidden_size: int = 512
-    intermediate_size: int = 2048
-    projection_dim: int = 512
-    num_attention_heads: int = 8
-    max_position_embeddings: int = 77
-    initializer_range: float = 0.02
-    initializer_factor: float = 1.0
-    pad_token_id: int | None = 1
-    bos_token_id: int | None = 49406
-    eos_token_id: int | list[int] | None = 49407
-
-    def problems(self) -> list[str]:
-        is_one = isinstance(self.eos_token_id, int)
-        wrong = f"eos_token_id={self.eos_token_id!r}: expected one token, whose place gives the vector of a text"
-        return super().problems() + ([] if is_one else [wrong])
+    vocab_size: VocabSize = 49408
+    hidden_size: Size = 512
+    intermediate_size: Size = 2048
+    projection_dim: Size = 512
+    num_attention_heads: Size = 8
+    max_position_embeddings: Length = 77
+    initializer_range: Scale = 0.02
+    initializer_factor: Scale = 1.0
+    pad_token_id: SpecialId | None = 1
+    bos_token_id: SpecialId | None = 49406
+    eos_token_id: Annotated[TokenId, doc("one token, whose place gives the vector of a text")] = 49407
 
 
 class CLIPVisionConfig(TowerConfig):
@@ -91,12 +97,12 @@ class CLIPVisionConfig(TowerConfig):
     model_type = "clip_vision_model"
     base_config_key = "vision_config"
 
-    projection_dim: int = 512
-    num_channels: int = 3
-    image_size: int = 224
-    patch_size: int = 32
-    initializer_range: float = 0.02
-    initializer_factor: float = 1.0
+    projection_dim: Size = 512
+    num_channels: Size = 3
+    image_size: Pixels = 224
+    patch_size: Pixels = 32
+    initializer_range: Scale = 0.02
+    initializer_factor: Scale = 1.0
 
 
 class TwoTowersConfig(PreTrainedConfig):
@@ -104,7 +110,7 @@ class TwoTowersConfig(PreTrainedConfig):
 
     text_config: Any = None
     vision_config: Any = None
-    initializer_factor: float = 1.0
+    initializer_factor: Scale = 1.0
 
 
 class CLIPConfig(TwoTowersConfig):
@@ -117,17 +123,18 @@ class CLIPConfig(TwoTowersConfig):
     model_type = "clip"
     sub_configs = {"text_config": CLIPTextConfig, "vision_config": CLIPVisionConfig}
 
-    projection_dim: int = 512
+    projection_dim: Size = 512
     logit_scale_init_value: float = 2.6592
+    text_config_dict: dict[str, Any] | None = ABSENT
+    vision_config_dict: dict[str, Any] | None = ABSENT
 
-    def __init__(self, **values: Any):
+    def __init__(self, /, **values: Any):
         for name, kind in self.sub_configs.items():
-            if (counting := values.get(f"{name}_dict")) is not None:
+            given, counting = values.get(name) or {}, values.get(f"{name}_dict")
+            given = given.to_dict() if isinstance(given, PreTrainedConfig) else given
+            if isinstance(counting, dict) and isinstance(given, dict):
                 del values[f"{name}_dict"]
-                given = values.get(name) or {}
-                given = given.to_dict() if isinstance(given, PreTrainedConfig) else given
-                complete = kind(**{key: value for key, value in counting.items() if key != "model_type"})
-                values[name] = given | complete.to_dict()
+                values[name] = given | kind().to_dict() | counting
         super().__init__(**values)
 
 

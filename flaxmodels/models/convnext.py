@@ -5,6 +5,7 @@ Parameter names and numerics follow the reference implementation in transformers
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,8 +13,9 @@ import jax.numpy as jnp
 from jax.nn.initializers import constant, normal
 
 from flaxmodels.backbone import BackboneConfig
+from flaxmodels.fields import Activation, Depths, Epsilon, Layers, Pixels, Rate, Scale, Size
 from flaxmodels.model import PreTrainedModel
-from flaxmodels.nn.activations import ACTIVATIONS, get_activation
+from flaxmodels.nn.activations import get_activation
 from flaxmodels.nn.conv import Conv2d, channels_first, channels_last
 from flaxmodels.nn.dropout import drop_path, split_key
 from flaxmodels.nn.linear import LayerNorm, Linear
@@ -31,30 +33,23 @@ class ConvNextConfig(BackboneConfig):
 
     model_type = "convnext"
     attribute_map = {"num_hidden_layers": "num_stages"}
-    choices = {"hidden_act": ACTIVATIONS}
+    lengths = (("depths", "num_stages"), ("hidden_sizes", "num_stages"))
 
-    num_channels: int = 3
-    patch_size: int = 4
-    num_stages: int = 4
-    hidden_sizes: list[int] = [96, 192, 384, 768]
-    depths: list[int] = [3, 3, 9, 3]
-    hidden_act: str = "gelu"
-    initializer_range: float = 0.02
-    layer_norm_eps: float = 1e-12
-    layer_scale_init_value: float = 1e-6
-    drop_path_rate: float = 0.0
-    image_size: int = 224
+    num_channels: Size = 3
+    patch_size: Pixels = 4
+    num_stages: Layers = 4
+    hidden_sizes: Sequence[Size] = [96, 192, 384, 768]
+    depths: Depths = [3, 3, 9, 3]
+    hidden_act: Activation = "gelu"
+    initializer_range: Scale = 0.02
+    layer_norm_eps: Epsilon = 1e-12
+    layer_scale_init_value: Scale = 1e-6
+    drop_path_rate: Rate = 0.0
+    image_size: Pixels = 224
 
     @property
     def stage_count(self) -> int:
         return self.num_stages
-
-    def problems(self) -> list[str]:
-        found = super().problems()
-        for name in ("depths", "hidden_sizes"):
-            if len(given := getattr(self, name)) != self.num_stages:
-                found.append(f"{name}={given} does not have num_stages={self.num_stages} entries")
-        return found
 
 
 class ConvNextLayer(Module):

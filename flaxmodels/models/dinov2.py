@@ -6,16 +6,17 @@ Parameter names are those of the published checkpoints; numerics follow the refe
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
+from annotated_types import Interval
 from jax.nn.initializers import constant, normal
 
 from flaxmodels.backbone import BackboneConfig
+from flaxmodels.fields import MAX_SIZE, Epsilon, ImageSize, Rate, Scale
 from flaxmodels.models.vit import (
     PatchConfig,
-    Size,
     ViTEmbeddings,
     ViTEncoder,
     ViTLayer,
@@ -37,16 +38,22 @@ class Dinov2Config(BackboneConfig, PatchConfig):
 
     model_type = "dinov2"
 
-    mlp_ratio: int = 4
-    layer_norm_eps: float = 1e-6
-    patch_size: Size = 14
+    mlp_ratio: Annotated[float, Interval(gt=0, le=MAX_SIZE)] = 4
+    layer_norm_eps: Epsilon = 1e-6
+    patch_size: ImageSize = 14
     qkv_bias: bool = True
-    layerscale_value: float = 1.0
-    drop_path_rate: float = 0.0
+    layerscale_value: Scale = 1.0
+    drop_path_rate: Rate = 0.0
     use_swiglu_ffn: bool = False
     apply_layernorm: bool = True
     reshape_hidden_states: bool = True
     use_mask_token: bool = True
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        if not 1 <= self.inner_features <= MAX_SIZE:
+            found.append(f"mlp_ratio={self.mlp_ratio} makes feed-forward networks of {self.inner_features} features")
+        return found
 
     @property
     def inner_features(self) -> int:

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from jax.nn.initializers import normal, zeros
 
 from flaxmodels.config import PreTrainedConfig
+from flaxmodels.fields import Activation, Layers, Length, Rate, Scale, Size, SpecialId, VocabSize
 from flaxmodels.model import PreTrainedModel
-from flaxmodels.nn.activations import ACTIVATIONS, get_activation
+from flaxmodels.nn.activations import get_activation
 from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.heads import score_choices, span_logits
 from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, TiedLinear, embed, vocabulary_projection
@@ -39,23 +40,22 @@ class DistilBertConfig(PreTrainedConfig):
 
     model_type = "distilbert"
     attribute_map = {"hidden_size": "dim", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"}
-    choices = {"activation": ACTIVATIONS}
     multiples = (("dim", "n_heads"),)
 
-    vocab_size: int = 30522
-    max_position_embeddings: int = 512
+    vocab_size: VocabSize = 30522
+    max_position_embeddings: Length = 512
     sinusoidal_pos_embds: bool = False
-    n_layers: int = 6
-    n_heads: int = 12
-    dim: int = 768
-    hidden_dim: int = 3072
-    dropout: float = 0.1
-    attention_dropout: float = 0.1
-    activation: str = "gelu"
-    initializer_range: float = 0.02
-    qa_dropout: float = 0.1
-    seq_classif_dropout: float = 0.2
-    pad_token_id: int | None = 0
+    n_layers: Layers = 6
+    n_heads: Size = 12
+    dim: Size = 768
+    hidden_dim: Size = 3072
+    dropout: Rate = 0.1
+    attention_dropout: Rate = 0.1
+    activation: Activation = "gelu"
+    initializer_range: Scale = 0.02
+    qa_dropout: Rate = 0.1
+    seq_classif_dropout: Rate = 0.2
+    pad_token_id: SpecialId | None = 0
 
 
 class DistilBertEmbeddings(Module):

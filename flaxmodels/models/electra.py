@@ -5,11 +5,12 @@ Parameter names and numerics follow the reference implementation in transformers
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 from jax.nn.initializers import normal, zeros
 
+from flaxmodels.fields import ABSENT, Activation, Rate, Size, SummaryType
 from flaxmodels.models.bert import (
     BertConfig,
     BertEmbeddings,
@@ -21,7 +22,7 @@ from flaxmodels.models.bert import (
     BertPreTrainedModel,
     FirstTokenClassifier,
 )
-from flaxmodels.nn.activations import ACTIVATIONS, get_activation
+from flaxmodels.nn.activations import get_activation
 from flaxmodels.nn.heads import SequenceSummary
 from flaxmodels.nn.linear import LayerNorm, Linear, TiedLinear, vocabulary_projection
 from flaxmodels.nn.module import Module, param
@@ -30,24 +31,22 @@ from flaxmodels.nn.policy import Policy
 from flaxmodels.nn.stack import StackOutput
 from flaxmodels.outputs import CausalLMOutput, MaskedLMOutput, ReplacedTokensOutput
 
-SUMMARIES = ("first", "last", "mean", "cls_index")
-"""Where a summary of a text is taken from; without an index, "cls_index" is "last"."""
-
 
 class ElectraConfig(BertConfig):
     """Configuration of ELECTRA; the defaults are those of electra-small-discriminator."""
 
     model_type = "electra"
-    choices = {**BertConfig.choices, "summary_type": SUMMARIES, "summary_activation": ACTIVATIONS}
 
-    embedding_size: int = 128
-    hidden_size: int = 256
-    num_attention_heads: int = 4
-    intermediate_size: int = 1024
-    summary_type: str = "first"
+    embedding_size: Size = 128
+    hidden_size: Size = 256
+    num_attention_heads: Size = 4
+    intermediate_size: Size = 1024
+    summary_type: SummaryType = "first"
     summary_use_proj: bool = True
-    summary_activation: str | None = "gelu"
-    summary_last_dropout: float = 0.1
+    summary_activation: Literal["", Activation] | None = "gelu"
+    summary_last_dropout: Rate = 0.1
+    summary_first_dropout: Rate = ABSENT
+    summary_proj_to_labels: bool = ABSENT
 
     def problems(self) -> list[str]:
         found = super().problems()

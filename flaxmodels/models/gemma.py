@@ -5,6 +5,7 @@ Parameter names and numerics follow the reference implementation in transformers
 
 from __future__ import annotations
 
+from flaxmodels.fields import Activation, Layers, Length, Size, SpecialId, SpecialIds, VocabSize
 from flaxmodels.models.llama import (
     LlamaConfig,
     LlamaDecoderLayer,
@@ -22,18 +23,18 @@ class GemmaConfig(LlamaConfig):
     model_type = "gemma"
     norm_offset = 1.0
 
-    vocab_size: int = 256000
-    hidden_size: int = 3072
-    intermediate_size: int = 24576
-    num_hidden_layers: int = 28
-    num_attention_heads: int = 16
-    num_key_value_heads: int | None = 16
-    head_dim: int | None = 256
-    hidden_act: str = "gelu_pytorch_tanh"
-    max_position_embeddings: int = 8192
-    pad_token_id: int | None = 0
-    eos_token_id: int | list[int] | None = 1
-    bos_token_id: int | None = 2
+    vocab_size: VocabSize = 256000
+    hidden_size: Size = 3072
+    intermediate_size: Size = 24576
+    num_hidden_layers: Layers = 28
+    num_attention_heads: Size = 16
+    num_key_value_heads: Size | None = 16
+    head_dim: Size | None = 256
+    hidden_act: Activation = "gelu_pytorch_tanh"
+    max_position_embeddings: Length = 8192
+    pad_token_id: SpecialId | None = 0
+    eos_token_id: SpecialIds | None = 1
+    bos_token_id: SpecialId | None = 2
     tie_word_embeddings: bool = True
     use_bidirectional_attention: bool | None = None
 

@@ -5,6 +5,9 @@ Parameter names and numerics follow the reference implementation in transformers
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from flaxmodels.fields import Activation, Layers, LayerType, Length, Positive, Size
 from flaxmodels.models.gemma import (
     GemmaConfig,
     GemmaDecoderLayer,
@@ -21,17 +24,17 @@ class Gemma2Config(GemmaConfig):
 
     model_type = "gemma2"
 
-    hidden_size: int = 2304
-    intermediate_size: int = 9216
-    num_hidden_layers: int = 26
-    num_attention_heads: int = 8
-    num_key_value_heads: int | None = 4
-    hidden_activation: str = "gelu_pytorch_tanh"
-    query_pre_attn_scalar: float = 256
-    sliding_window: int | None = 4096
-    layer_types: list[str] | None = None
-    final_logit_softcapping: float | None = 30.0
-    attn_logit_softcapping: float | None = 50.0
+    hidden_size: Size = 2304
+    intermediate_size: Size = 9216
+    num_hidden_layers: Layers = 26
+    num_attention_heads: Size = 8
+    num_key_value_heads: Size | None = 4
+    hidden_activation: Activation = "gelu_pytorch_tanh"
+    query_pre_attn_scalar: Positive = 256
+    sliding_window: Length | None = 4096
+    layer_types: list[LayerType] | None = None
+    final_logit_softcapping: Positive | None = 30.0
+    attn_logit_softcapping: Positive | None = 50.0
 
     @property
     def activation(self) -> str:
@@ -50,9 +53,9 @@ class Gemma2Config(GemmaConfig):
         return self.final_logit_softcapping
 
     @property
-    def kinds(self) -> list[str]:
+    def kinds(self) -> Sequence[LayerType]:
         """Whether each layer is of "sliding_attention" or "full_attention"."""
-        turns = ("sliding_attention", "full_attention")
+        turns: tuple[LayerType, ...] = ("sliding_attention", "full_attention")
         return self.layer_types or [turns[number % 2] for number in range(self.num_hidden_layers)]
 
     @property

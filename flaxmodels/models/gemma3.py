@@ -5,6 +5,10 @@ Parameter names and numerics follow the reference implementation in transformers
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+from flaxmodels.fields import LayerType, Length, Positive, Size, VocabSize
 from flaxmodels.models.gemma2 import (
     Gemma2Config,
     Gemma2ForCausalLM,
@@ -21,16 +25,17 @@ class Gemma3TextConfig(Gemma2Config):
     model_type = "gemma3_text"
     query_key_norm = "head"
 
-    vocab_size: int = 262208
-    max_position_embeddings: int = 131072
-    final_logit_softcapping: float | None = None
-    attn_logit_softcapping: float | None = None
+    vocab_size: VocabSize = 262208
+    max_position_embeddings: Length = 131072
+    final_logit_softcapping: Positive | None = None
+    attn_logit_softcapping: Positive | None = None
     use_bidirectional_attention: bool | None = False
-    sliding_window_pattern: int = 6
-    rope_local_base_freq: float = 10000.0
+    sliding_window_pattern: Size = 6
+    rope_local_base_freq: Positive = 10000.0
+    rope_parameters: dict[LayerType, dict[str, Any] | None] | None = None
 
     @property
-    def kinds(self) -> list[str]:
+    def kinds(self) -> Sequence[LayerType]:
         """Whether each layer is of "sliding_attention" or "full_attention"."""
         every = self.sliding_window_pattern
         is_full = [(number + 1) % every == 0 for number in range(self.num_hidden_layers)]
@@ -40,7 +45,10 @@ class Gemma3TextConfig(Gemma2Config):
     def ropes(self) -> tuple[RopeConfig, ...]:
         """Layers with a window turn faster than the others."""
         stated = self.rope_parameters or {}
-        thetas = {"sliding_attention": self.rope_local_base_freq, "full_attention": self.rope_theta or 1e6}
+        thetas: dict[LayerType, float] = {
+            "sliding_attention": self.rope_local_base_freq,
+            "full_attention": self.rope_theta or 1e6,
+        }
         scaling = {"full_attention": self.rope_scaling}
         found = {}
         for kind, theta in thetas.items():

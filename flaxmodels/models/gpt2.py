@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,21 @@ from jax.nn.initializers import normal, zeros
 
 from flaxmodels.config import PreTrainedConfig
 from flaxmodels.errors import FlaxModelsError
+from flaxmodels.fields import (
+    ABSENT,
+    Activation,
+    Epsilon,
+    Layers,
+    Length,
+    Rate,
+    Scale,
+    Size,
+    SpecialId,
+    SpecialIds,
+    SummaryType,
+    VocabSize,
+)
 from flaxmodels.model import PreTrainedModel
-from flaxmodels.nn.activations import ACTIVATIONS
 from flaxmodels.nn.attention import cached_attention, split_heads
 from flaxmodels.nn.cache import Cache, LayerCache, self_attention_cache
 from flaxmodels.nn.dropout import dropout, split_key
@@ -48,37 +61,33 @@ class GPT2Config(PreTrainedConfig):
         "num_attention_heads": "n_head",
         "num_hidden_layers": "n_layer",
     }
-    choices = {
-        "activation_function": ACTIVATIONS,
-        "summary_activation": ACTIVATIONS,
-        "summary_type": SequenceSummary.kinds,
-    }
     multiples = (("n_embd", "n_head"),)
 
-    vocab_size: int = 50257
-    n_positions: int = 1024
-    n_embd: int = 768
-    n_layer: int = 12
-    n_head: int = 12
-    n_inner: int | None = None
-    activation_function: str = "gelu_new"
-    resid_pdrop: float = 0.1
-    embd_pdrop: float = 0.1
-    attn_pdrop: float = 0.1
-    layer_norm_epsilon: float = 1e-5
-    initializer_range: float = 0.02
-    summary_type: str = "cls_index"
+    vocab_size: VocabSize = 50257
+    n_positions: Length = 1024
+    n_embd: Size = 768
+    n_layer: Layers = 12
+    n_head: Size = 12
+    n_inner: Size | None = None
+    activation_function: Activation = "gelu_new"
+    resid_pdrop: Rate = 0.1
+    embd_pdrop: Rate = 0.1
+    attn_pdrop: Rate = 0.1
+    layer_norm_epsilon: Epsilon = 1e-5
+    initializer_range: Scale = 0.02
+    summary_type: SummaryType = "cls_index"
     summary_use_proj: bool = True
-    summary_activation: str | None = None
+    summary_activation: Literal["", Activation] | None = None
     summary_proj_to_labels: bool = True
-    summary_first_dropout: float = 0.1
+    summary_first_dropout: Rate = 0.1
+    summary_last_dropout: Rate = ABSENT
     scale_attn_weights: bool = True
     scale_attn_by_inverse_layer_idx: bool = False
     reorder_and_upcast_attn: bool = False
-    classifier_dropout: float | None = None
-    hidden_dropout: float | None = None
-    bos_token_id: int | None = 50256
-    eos_token_id: int | list[int] | None = 50256
+    classifier_dropout: Rate | None = None
+    hidden_dropout: Rate | None = None
+    bos_token_id: SpecialId | None = 50256
+    eos_token_id: SpecialIds | None = 50256
     use_cache: bool = True
 
 

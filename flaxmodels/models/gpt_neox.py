@@ -5,11 +5,27 @@ Parameter names and numerics follow the reference implementation in transformers
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 from jax.nn.initializers import normal
 
 from flaxmodels.config import PreTrainedConfig
 from flaxmodels.errors import ConfigError
+from flaxmodels.fields import (
+    ABSENT,
+    Activation,
+    Epsilon,
+    Layers,
+    Length,
+    Positive,
+    Rate,
+    Scale,
+    Size,
+    SpecialId,
+    SpecialIds,
+    VocabSize,
+)
 from flaxmodels.models.gpt2 import (
     GPT2ForQuestionAnswering,
     GPT2ForSequenceClassification,
@@ -17,7 +33,6 @@ from flaxmodels.models.gpt2 import (
     GPT2LMHeadModel,
     GPT2PreTrainedModel,
 )
-from flaxmodels.nn.activations import ACTIVATIONS
 from flaxmodels.nn.cache import Cache, LayerCache, self_attention_cache
 from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.linear import Embedding, LayerNorm, embed
@@ -36,28 +51,30 @@ class GPTNeoXConfig(PreTrainedConfig):
     """Configuration of GPT-NeoX; the defaults are those of GPT-NeoX 20B."""
 
     model_type = "gpt_neox"
-    choices = {"hidden_act": ACTIVATIONS}
     multiples = (("hidden_size", "num_attention_heads"),)
 
-    vocab_size: int = 50432
-    hidden_size: int = 6144
-    num_hidden_layers: int = 44
-    num_attention_heads: int = 64
-    intermediate_size: int = 24576
-    hidden_act: str = "gelu"
-    rotary_pct: float = 0.25
-    rotary_emb_base: float = 10000
-    rope_scaling: dict | None = None
-    rope_parameters: dict | None = None
-    attention_dropout: float = 0.0
-    hidden_dropout: float = 0.0
-    classifier_dropout: float | None = 0.1
-    max_position_embeddings: int = 2048
-    initializer_range: float = 0.02
-    layer_norm_eps: float = 1e-5
+    vocab_size: VocabSize = 50432
+    hidden_size: Size = 6144
+    num_hidden_layers: Layers = 44
+    num_attention_heads: Size = 64
+    intermediate_size: Size = 24576
+    hidden_act: Activation = "gelu"
+    rotary_pct: Positive = 0.25
+    rotary_emb_base: Positive = 10000
+    rope_scaling: dict[str, Any] | None = None
+    rope_parameters: dict[str, Any] | None = None
+    rope_theta: Positive | None = ABSENT
+    partial_rotary_factor: Positive | None = ABSENT
+    original_max_position_embeddings: Length | None = ABSENT
+    attention_dropout: Rate = 0.0
+    hidden_dropout: Rate = 0.0
+    classifier_dropout: Rate | None = 0.1
+    max_position_embeddings: Length = 2048
+    initializer_range: Scale = 0.02
+    layer_norm_eps: Epsilon = 1e-5
     use_cache: bool = True
-    bos_token_id: int | None = 0
-    eos_token_id: int | list[int] | None = 2
+    bos_token_id: SpecialId | None = 0
+    eos_token_id: SpecialIds | None = 2
     tie_word_embeddings: bool = False
     use_parallel_residual: bool = True
     attention_bias: bool = True

@@ -12,6 +12,18 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import normal
 
+from flaxmodels.fields import (
+    ExpertCount,
+    Layers,
+    LayerType,
+    Length,
+    Positive,
+    Scale,
+    Size,
+    SpecialId,
+    SpecialIds,
+    VocabSize,
+)
 from flaxmodels.models.mixtral import (
     MixtralConfig,
     MixtralDecoderLayer,
@@ -42,21 +54,21 @@ class GptOssConfig(MixtralConfig):
     default_theta = 150000.0
     attention_sinks = True
 
-    vocab_size: int = 201088
-    hidden_size: int = 2880
-    intermediate_size: int = 2880
-    num_hidden_layers: int = 36
-    num_attention_heads: int = 64
-    head_dim: int | None = 64
-    num_experts_per_tok: int = 4
-    num_local_experts: int = 128
-    sliding_window: int | None = 128
-    layer_types: list[str] | None = None
+    vocab_size: VocabSize = 201088
+    hidden_size: Size = 2880
+    intermediate_size: Size = 2880
+    num_hidden_layers: Layers = 36
+    num_attention_heads: Size = 64
+    head_dim: Size | None = 64
+    num_experts_per_tok: ExpertCount = 4
+    num_local_experts: ExpertCount = 128
+    sliding_window: Length | None = 128
+    layer_types: list[LayerType] | None = None
     attention_bias: bool = True
-    swiglu_alpha: float = 1.702
-    swiglu_limit: float = 7.0
-    bos_token_id: int | None = None
-    eos_token_id: int | list[int] | None = None
+    swiglu_alpha: Scale = 1.702
+    swiglu_limit: Positive = 7.0
+    bos_token_id: SpecialId | None = None
+    eos_token_id: SpecialIds | None = None
 
     def rope_values(self) -> dict[str, Any]:
         values = super().rope_values()

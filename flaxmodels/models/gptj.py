@@ -9,13 +9,13 @@ import jax
 from jax.nn.initializers import normal
 
 from flaxmodels.config import PreTrainedConfig
+from flaxmodels.fields import Activation, Epsilon, Layers, Length, Rate, Scale, Size, SpecialId, SpecialIds, VocabSize
 from flaxmodels.models.gpt2 import (
     GPT2ForQuestionAnswering,
     GPT2ForSequenceClassification,
     GPT2LMHeadModel,
     GPT2PreTrainedModel,
 )
-from flaxmodels.nn.activations import ACTIVATIONS
 from flaxmodels.nn.attention import cached_attention, split_heads
 from flaxmodels.nn.cache import Cache, LayerCache, self_attention_cache
 from flaxmodels.nn.dropout import dropout, split_key
@@ -40,25 +40,24 @@ class GPTJConfig(PreTrainedConfig):
         "num_attention_heads": "n_head",
         "num_hidden_layers": "n_layer",
     }
-    choices = {"activation_function": ACTIVATIONS}
     multiples = (("n_embd", "n_head"),)
 
-    vocab_size: int = 50400
-    n_positions: int = 2048
-    n_embd: int = 4096
-    n_layer: int = 28
-    n_head: int = 16
-    rotary_dim: int | None = 64
-    n_inner: int | None = None
-    activation_function: str = "gelu_new"
-    resid_pdrop: float = 0.0
-    embd_pdrop: float = 0.0
-    attn_pdrop: float = 0.0
-    layer_norm_epsilon: float = 1e-5
-    initializer_range: float = 0.02
+    vocab_size: VocabSize = 50400
+    n_positions: Length = 2048
+    n_embd: Size = 4096
+    n_layer: Layers = 28
+    n_head: Size = 16
+    rotary_dim: Size | None = 64
+    n_inner: Size | None = None
+    activation_function: Activation = "gelu_new"
+    resid_pdrop: Rate = 0.0
+    embd_pdrop: Rate = 0.0
+    attn_pdrop: Rate = 0.0
+    layer_norm_epsilon: Epsilon = 1e-5
+    initializer_range: Scale = 0.02
     use_cache: bool = True
-    bos_token_id: int | None = 50256
-    eos_token_id: int | list[int] | None = 50256
+    bos_token_id: SpecialId | None = 50256
+    eos_token_id: SpecialIds | None = 50256
     tie_word_embeddings: bool = False
 
     def problems(self) -> list[str]:

@@ -14,8 +14,22 @@ from jax.nn.initializers import normal
 
 from flaxmodels.config import PreTrainedConfig
 from flaxmodels.errors import ConfigError
+from flaxmodels.fields import (
+    ABSENT,
+    Activation,
+    Epsilon,
+    Layers,
+    Length,
+    Positive,
+    Rate,
+    Scale,
+    Size,
+    SpecialId,
+    SpecialIds,
+    VocabSize,
+)
 from flaxmodels.model import PreTrainedModel
-from flaxmodels.nn.activations import ACTIVATIONS, get_activation
+from flaxmodels.nn.activations import get_activation
 from flaxmodels.nn.attention import cached_attention, split_heads
 from flaxmodels.nn.cache import Cache, LayerCache, self_attention_cache
 from flaxmodels.nn.dropout import dropout, split_key
@@ -41,33 +55,37 @@ class LlamaConfig(PreTrainedConfig):
 
     model_type = "llama"
     multiples = (("hidden_size", "num_attention_heads"),)
+    lengths = (("layer_types", "num_hidden_layers"), ("no_rope_layers", "num_hidden_layers"))
 
-    vocab_size: int = 32000
-    hidden_size: int = 4096
-    intermediate_size: int = 11008
-    num_hidden_layers: int = 32
-    num_attention_heads: int = 32
-    num_key_value_heads: int | None = None
-    head_dim: int | None = None
-    hidden_act: str = "silu"
-    max_position_embeddings: int = 2048
-    initializer_range: float = 0.02
-    rms_norm_eps: float = 1e-6
-    bos_token_id: int | None = 1
-    eos_token_id: int | list[int] | None = 2
+    vocab_size: VocabSize = 32000
+    hidden_size: Size = 4096
+    intermediate_size: Size = 11008
+    num_hidden_layers: Layers = 32
+    num_attention_heads: Size = 32
+    num_key_value_heads: Size | None = None
+    head_dim: Size | None = None
+    hidden_act: Activation = "silu"
+    max_position_embeddings: Length = 2048
+    initializer_range: Scale = 0.02
+    rms_norm_eps: Epsilon = 1e-6
+    bos_token_id: SpecialId | None = 1
+    eos_token_id: SpecialIds | None = 2
     tie_word_embeddings: bool = False
-    rope_theta: float | None = None
-    rope_scaling: dict | None = None
-    rope_parameters: dict | None = None
+    rope_theta: Positive | None = None
+    rope_scaling: dict[str, Any] | None = None
+    rope_parameters: dict[str, Any] | None = None
+    partial_rotary_factor: Positive | None = ABSENT
+    original_max_position_embeddings: Length | None = ABSENT
     attention_bias: bool = False
-    attention_dropout: float = 0.0
+    attention_dropout: Rate = 0.0
     mlp_bias: bool = False
     use_cache: bool = True
+    classifier_dropout: Rate | None = ABSENT
+    hidden_dropout: Rate | None = ABSENT
+    pretraining_tp: Size | None = ABSENT
 
     def problems(self) -> list[str]:
         found = super().problems()
-        if self.activation not in ACTIVATIONS:
-            found.append(f"hidden_act={self.activation!r}: expected one of {', '.join(sorted(ACTIVATIONS))}")
         if self.num_attention_heads % self.kv_heads:
             found.append(
                 f"num_attention_heads={self.num_attention_heads} is not a multiple of "

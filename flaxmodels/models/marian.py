@@ -5,6 +5,7 @@ Parameter names and numerics follow the reference implementation in transformers
 
 from __future__ import annotations
 
+from flaxmodels.fields import SpecialId, SpecialIds, TokenId, VocabSize
 from flaxmodels.models.bart import (
     BartConfig,
     BartForCausalLM,
@@ -21,13 +22,13 @@ class MarianConfig(BartConfig):
     model_type = "marian"
     default_num_labels = 2
 
-    vocab_size: int = 58101
-    decoder_vocab_size: int | None = None
-    bos_token_id: int | None = None
-    pad_token_id: int | None = 58100
-    eos_token_id: int | list[int] | None = 0
-    decoder_start_token_id: int | None = 58100
-    forced_eos_token_id: int | None = 0
+    vocab_size: VocabSize = 58101
+    decoder_vocab_size: VocabSize | None = None
+    bos_token_id: SpecialId | None = None
+    pad_token_id: SpecialId | None = 58100
+    eos_token_id: SpecialIds | None = 0
+    decoder_start_token_id: TokenId | None = 58100
+    forced_eos_token_id: SpecialIds | None = 0
     share_encoder_decoder_embeddings: bool = True
 
     @property

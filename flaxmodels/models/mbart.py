@@ -8,6 +8,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from flaxmodels.fields import TokenId
 from flaxmodels.models.bart import (
     BartConfig,
     BartForCausalLM,
@@ -26,12 +27,8 @@ class MBartConfig(BartConfig):
     model_type = "mbart"
     default_num_labels = 2
 
-    pad_token_id: int = 1  # type: ignore[assignment]
-    decoder_start_token_id: int | None = None
-
-    def problems(self) -> list[str]:
-        missing = ["pad_token_id is needed: the text of the decoder begins with the last token that is not padding"]
-        return super().problems() + (missing if self.pad_token_id is None else [])
+    pad_token_id: TokenId = 1
+    decoder_start_token_id: TokenId | None = None
 
 
 class MBartTower(BartTower):

@@ -5,6 +5,7 @@ Parameter names and numerics follow the reference implementation in transformers
 
 from __future__ import annotations
 
+from flaxmodels.fields import Length, Size
 from flaxmodels.models.llama import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -21,16 +22,10 @@ class MistralConfig(LlamaConfig):
 
     model_type = "mistral"
 
-    intermediate_size: int = 14336
-    num_key_value_heads: int | None = 8
-    max_position_embeddings: int = 131072
-    sliding_window: int | None = 4096
-
-    def problems(self) -> list[str]:
-        found = super().problems()
-        if self.sliding_window is not None and self.sliding_window < 1:
-            found.append(f"sliding_window={self.sliding_window}: expected an integer above 0, or null for none")
-        return found
+    intermediate_size: Size = 14336
+    num_key_value_heads: Size | None = 8
+    max_position_embeddings: Length = 131072
+    sliding_window: Length | None = 4096
 
     @property
     def attention_windows(self) -> tuple[int | None, ...]:

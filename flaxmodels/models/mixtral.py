@@ -10,6 +10,7 @@ from typing import ClassVar
 import jax
 from jax.nn.initializers import normal
 
+from flaxmodels.fields import MAX_ALL_EXPERTS, Epsilon, ExpertCount, Length, Scale, Size
 from flaxmodels.models.llama import (
     LlamaConfig,
     LlamaDecoderLayer,
@@ -37,23 +38,23 @@ class MixtralConfig(LlamaConfig):
     attribute_map = {"num_experts": "num_local_experts"}
     default_theta = 1e6
 
-    intermediate_size: int = 14336
-    num_key_value_heads: int | None = 8
-    max_position_embeddings: int = 131072
-    rms_norm_eps: float = 1e-5
-    sliding_window: int | None = None
-    num_experts_per_tok: int = 2
-    num_local_experts: int = 8
+    intermediate_size: Size = 14336
+    num_key_value_heads: Size | None = 8
+    max_position_embeddings: Length = 131072
+    rms_norm_eps: Epsilon = 1e-5
+    sliding_window: Length | None = None
+    num_experts_per_tok: ExpertCount = 2
+    num_local_experts: ExpertCount = 8
     output_router_logits: bool = False
-    router_aux_loss_coef: float = 0.001
-    router_jitter_noise: float = 0.0
+    router_aux_loss_coef: Scale = 0.001
+    router_jitter_noise: Scale = 0.0
 
     def problems(self) -> list[str]:
         found = super().problems()
-        if self.sliding_window is not None and self.sliding_window < 1:
-            found.append(f"sliding_window={self.sliding_window}: expected an integer above 0, or null for none")
         if any(self.sparse_layers) and not 1 <= self.num_experts_per_tok <= self.num_experts:
             found.append(f"num_experts_per_tok={self.num_experts_per_tok}: expected 1 to {self.num_experts} experts")
+        if (total := sum(self.sparse_layers) * self.num_experts) > MAX_ALL_EXPERTS:
+            found.append(f"{total} experts in all layers: expected at most {MAX_ALL_EXPERTS}")
         return found
 
     @property

@@ -5,7 +5,8 @@ Parameter names and numerics follow the reference implementation in transformers
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +14,23 @@ from jax.nn.initializers import Initializer, truncated_normal, zeros
 
 from flaxmodels.config import PreTrainedConfig
 from flaxmodels.errors import ConfigError
+from flaxmodels.fields import (
+    ABSENT,
+    Activation,
+    Epsilon,
+    Layers,
+    LayerType,
+    Length,
+    Positive,
+    Rate,
+    Scale,
+    Size,
+    SpecialId,
+    SpecialIds,
+    VocabSize,
+)
 from flaxmodels.model import PreTrainedModel
-from flaxmodels.nn.activations import ACTIVATIONS, get_activation
+from flaxmodels.nn.activations import get_activation
 from flaxmodels.nn.attention import cached_attention, split_heads
 from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.heads import mean_of_tokens, score_choices
@@ -35,7 +51,8 @@ from flaxmodels.outputs import (
     TokenClassifierOutput,
 )
 
-GLOBAL, LOCAL = "full_attention", "sliding_attention"
+GLOBAL: LayerType = "full_attention"
+LOCAL: LayerType = "sliding_attention"
 """Kinds of layers: those that see the whole text, and those that see a window around each token."""
 
 
@@ -47,50 +64,50 @@ class ModernBertConfig(PreTrainedConfig):
     """
 
     model_type = "modernbert"
-    choices = {
-        "hidden_activation": ACTIVATIONS,
-        "classifier_activation": ACTIVATIONS,
-        "classifier_pooling": ("cls", "mean"),
-    }
     multiples = (("hidden_size", "num_attention_heads"),)
+    lengths = (("layer_types", "num_hidden_layers"),)
 
-    vocab_size: int = 50368
-    hidden_size: int = 768
-    intermediate_size: int = 1152
-    num_hidden_layers: int = 22
-    num_attention_heads: int = 12
-    hidden_activation: str = "gelu"
-    max_position_embeddings: int = 8192
-    initializer_range: float = 0.02
-    initializer_cutoff_factor: float | None = 2.0
-    norm_eps: float = 1e-5
+    vocab_size: VocabSize = 50368
+    hidden_size: Size = 768
+    intermediate_size: Size = 1152
+    num_hidden_layers: Layers = 22
+    num_attention_heads: Size = 12
+    hidden_activation: Activation = "gelu"
+    max_position_embeddings: Length = 8192
+    initializer_range: Scale = 0.02
+    initializer_cutoff_factor: Positive | None = 2.0
+    norm_eps: Epsilon = 1e-5
     norm_bias: bool = False
-    pad_token_id: int | None = 50283
-    eos_token_id: int | list[int] | None = 50282
-    bos_token_id: int | None = 50281
-    cls_token_id: int | None = 50281
-    sep_token_id: int | None = 50282
+    pad_token_id: SpecialId | None = 50283
+    eos_token_id: SpecialIds | None = 50282
+    bos_token_id: SpecialId | None = 50281
+    cls_token_id: SpecialId | None = 50281
+    sep_token_id: SpecialId | None = 50282
     attention_bias: bool = False
-    attention_dropout: float = 0.0
-    layer_types: list[str] | None = None
-    rope_parameters: dict | None = None
-    local_attention: int = 128
-    embedding_dropout: float = 0.0
+    attention_dropout: Rate = 0.0
+    layer_types: list[LayerType] | None = None
+    rope_parameters: dict[LayerType, dict[str, Any] | None] | None = None
+    local_attention: Length = 128
+    embedding_dropout: Rate = 0.0
     mlp_bias: bool = False
-    mlp_dropout: float = 0.0
+    mlp_dropout: Rate = 0.0
     decoder_bias: bool = True
-    classifier_pooling: str = "cls"
-    classifier_dropout: float = 0.0
+    classifier_pooling: Literal["cls", "mean"] = "cls"
+    classifier_dropout: Rate = 0.0
     classifier_bias: bool = False
-    classifier_activation: str = "gelu"
+    classifier_activation: Activation = "gelu"
     deterministic_flash_attn: bool = False
     sparse_prediction: bool = False
     sparse_pred_ignore_index: int = -100
+    global_attn_every_n_layers: Size = ABSENT
+    global_rope_theta: Positive = ABSENT
+    local_rope_theta: Positive | None = ABSENT
+    rope_scaling: dict[str, Any] | None = ABSENT
+    reference_compile: bool | None = ABSENT
+    repad_logits_with_grad: bool = ABSENT
 
     def problems(self) -> list[str]:
         found = super().problems()
-        if len(self.kinds) != self.num_hidden_layers or not set(self.kinds) <= {GLOBAL, LOCAL}:
-            found.append(f"layer_types: expected {GLOBAL} or {LOCAL} for each of {self.num_hidden_layers} layers")
         try:
             self.ropes  # noqa: B018
         except ConfigError as error:
@@ -98,7 +115,7 @@ class ModernBertConfig(PreTrainedConfig):
         return found
 
     @property
-    def kinds(self) -> list[str]:
+    def kinds(self) -> Sequence[LayerType]:
         """Whether each layer is of `GLOBAL` or `LOCAL` attention."""
         every = getattr(self, "global_attn_every_n_layers", 3)
         return self.layer_types or [LOCAL if number % every else GLOBAL for number in range(self.num_hidden_layers)]
@@ -107,7 +124,7 @@ class ModernBertConfig(PreTrainedConfig):
     def ropes(self) -> dict[str, RopeConfig]:
         """The rotary embedding of each kind of layer."""
         whole = getattr(self, "global_rope_theta", 160000.0)
-        thetas = {GLOBAL: whole, LOCAL: getattr(self, "local_rope_theta", 10000.0) or whole}
+        thetas: dict[LayerType, float] = {GLOBAL: whole, LOCAL: getattr(self, "local_rope_theta", 10000.0) or whole}
         scaling, length = getattr(self, "rope_scaling", None) or {}, self.max_position_embeddings
         found = {}
         for kind, theta in thetas.items():

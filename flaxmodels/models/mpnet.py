@@ -5,12 +5,14 @@ Parameter names and numerics follow the reference implementation in transformers
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
+from annotated_types import Interval
 from jax.nn.initializers import normal
 
+from flaxmodels.fields import MAX_SIZE, SpecialId, SpecialIds, VocabSize
 from flaxmodels.models.bert import (
     BertConfig,
     BertForMultipleChoice,
@@ -46,16 +48,14 @@ class MPNetConfig(BertConfig):
 
     model_type = "mpnet"
 
-    vocab_size: int = 30527
-    relative_attention_num_buckets: int = BUCKETS
-    pad_token_id: int | None = 1
-    bos_token_id: int | None = 0
-    eos_token_id: int | list[int] | None = 2
+    vocab_size: VocabSize = 30527
+    relative_attention_num_buckets: Annotated[int, Interval(ge=BUCKETS, le=MAX_SIZE)] = BUCKETS
+    pad_token_id: SpecialId | None = 1
+    bos_token_id: SpecialId | None = 0
+    eos_token_id: SpecialIds | None = 2
 
     def problems(self) -> list[str]:
         found = super().problems()
-        if (count := self.relative_attention_num_buckets) < BUCKETS:
-            found.append(f"relative_attention_num_buckets={count}: MPNet looks up {BUCKETS} buckets")
         if self.is_decoder:
             found.append("is_decoder=True: MPNet does not decode")
         return found

@@ -5,6 +5,7 @@ Parameter names and numerics follow the reference implementation in transformers
 
 from __future__ import annotations
 
+from flaxmodels.fields import Epsilon, SpecialId, SpecialIds, VocabSize
 from flaxmodels.models.llama import (
     LlamaConfig,
     LlamaDecoderLayer,
@@ -21,11 +22,11 @@ class Olmo2Config(LlamaConfig):
     model_type = "olmo2"
     query_key_norm = "projection"
 
-    vocab_size: int = 50304
-    rms_norm_eps: float = 1e-5
-    pad_token_id: int | None = 1
-    bos_token_id: int | None = None
-    eos_token_id: int | list[int] | None = 50279
+    vocab_size: VocabSize = 50304
+    rms_norm_eps: Epsilon = 1e-5
+    pad_token_id: SpecialId | None = 1
+    bos_token_id: SpecialId | None = None
+    eos_token_id: SpecialIds | None = 50279
 
 
 class Olmo2DecoderLayer(LlamaDecoderLayer):

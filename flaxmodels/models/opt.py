@@ -9,13 +9,14 @@ import jax
 from jax.nn.initializers import normal
 
 from flaxmodels.config import PreTrainedConfig
+from flaxmodels.fields import Activation, Layers, Length, Rate, Scale, Size, SpecialId, SpecialIds, VocabSize
 from flaxmodels.models.gpt2 import (
     GPT2ForQuestionAnswering,
     GPT2ForSequenceClassification,
     GPT2LMHeadModel,
     GPT2PreTrainedModel,
 )
-from flaxmodels.nn.activations import ACTIVATIONS, get_activation
+from flaxmodels.nn.activations import get_activation
 from flaxmodels.nn.cache import Cache, LayerCache, self_attention_cache
 from flaxmodels.nn.dropout import dropout, layer_dropout, split_key
 from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, embed
@@ -36,27 +37,26 @@ class OPTConfig(PreTrainedConfig):
 
     model_type = "opt"
     attribute_map = {"initializer_range": "init_std"}
-    choices = {"activation_function": ACTIVATIONS}
     multiples = (("hidden_size", "num_attention_heads"),)
 
-    vocab_size: int = 50272
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    ffn_dim: int = 3072
-    max_position_embeddings: int = 2048
+    vocab_size: VocabSize = 50272
+    hidden_size: Size = 768
+    num_hidden_layers: Layers = 12
+    ffn_dim: Size = 3072
+    max_position_embeddings: Length = 2048
     do_layer_norm_before: bool = True
     _remove_final_layer_norm: bool = False
-    word_embed_proj_dim: int | None = None
-    dropout: float = 0.1
-    attention_dropout: float = 0.0
-    num_attention_heads: int = 12
-    activation_function: str = "relu"
-    layerdrop: float = 0.0
-    init_std: float = 0.02
+    word_embed_proj_dim: Size | None = None
+    dropout: Rate = 0.1
+    attention_dropout: Rate = 0.0
+    num_attention_heads: Size = 12
+    activation_function: Activation = "relu"
+    layerdrop: Rate = 0.0
+    init_std: Scale = 0.02
     use_cache: bool = True
-    pad_token_id: int | None = 1
-    bos_token_id: int | None = 2
-    eos_token_id: int | list[int] | None = 2
+    pad_token_id: SpecialId | None = 1
+    bos_token_id: SpecialId | None = 2
+    eos_token_id: SpecialIds | None = 2
     enable_bias: bool = True
     layer_norm_elementwise_affine: bool = True
 

@@ -5,6 +5,7 @@ Parameter names and numerics follow the reference implementation in transformers
 
 from __future__ import annotations
 
+from flaxmodels.fields import SpecialId, SpecialIds, TokenId
 from flaxmodels.models.bart import (
     BartConfig,
     BartForCausalLM,
@@ -21,11 +22,11 @@ class PegasusConfig(BartConfig):
     model_type = "pegasus"
     default_num_labels = 2
 
-    bos_token_id: int | None = None
-    pad_token_id: int | None = 0
-    eos_token_id: int | list[int] | None = 1
-    decoder_start_token_id: int | None = 0
-    forced_eos_token_id: int | None = 1
+    bos_token_id: SpecialId | None = None
+    pad_token_id: SpecialId | None = 0
+    eos_token_id: SpecialIds | None = 1
+    decoder_start_token_id: TokenId | None = 0
+    forced_eos_token_id: SpecialIds | None = 1
 
 
 class PegasusTower(BartTower):

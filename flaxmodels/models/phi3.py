@@ -8,6 +8,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax.nn.initializers import normal
 
+from flaxmodels.fields import Epsilon, Length, Rate, Size, SpecialId, SpecialIds, VocabSize
 from flaxmodels.models.llama import (
     LlamaAttention,
     LlamaConfig,
@@ -31,17 +32,17 @@ class Phi3Config(LlamaConfig):
 
     model_type = "phi3"
 
-    vocab_size: int = 32064
-    hidden_size: int = 3072
-    intermediate_size: int = 8192
-    max_position_embeddings: int = 4096
-    original_max_position_embeddings: int = 4096
-    rms_norm_eps: float = 1e-5
-    resid_pdrop: float = 0.0
-    embd_pdrop: float = 0.0
-    eos_token_id: int | list[int] | None = 32000
-    pad_token_id: int | None = 32000
-    sliding_window: int | None = None
+    vocab_size: VocabSize = 32064
+    hidden_size: Size = 3072
+    intermediate_size: Size = 8192
+    max_position_embeddings: Length = 4096
+    original_max_position_embeddings: Length = 4096
+    rms_norm_eps: Epsilon = 1e-5
+    resid_pdrop: Rate = 0.0
+    embd_pdrop: Rate = 0.0
+    eos_token_id: SpecialIds | None = 32000
+    pad_token_id: SpecialId | None = 32000
+    sliding_window: Length | None = None
 
     @property
     def attention_windows(self) -> tuple[int | None, ...]:

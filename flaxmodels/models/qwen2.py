@@ -5,6 +5,7 @@ Parameter names and numerics follow the reference implementation in transformers
 
 from __future__ import annotations
 
+from flaxmodels.fields import Count, LayerType, Length, Size, SpecialId, SpecialIds, VocabSize
 from flaxmodels.models.llama import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -21,16 +22,16 @@ class Qwen2Config(LlamaConfig):
 
     model_type = "qwen2"
 
-    vocab_size: int = 151936
-    intermediate_size: int = 22016
-    num_key_value_heads: int | None = 32
-    max_position_embeddings: int = 32768
-    bos_token_id: int | None = None
-    eos_token_id: int | list[int] | None = None
+    vocab_size: VocabSize = 151936
+    intermediate_size: Size = 22016
+    num_key_value_heads: Size | None = 32
+    max_position_embeddings: Length = 32768
+    bos_token_id: SpecialId | None = None
+    eos_token_id: SpecialIds | None = None
     use_sliding_window: bool = False
-    sliding_window: int | None = 4096
-    max_window_layers: int = 28
-    layer_types: list[str] | None = None
+    sliding_window: Length | None = 4096
+    max_window_layers: Count = 28
+    layer_types: list[LayerType] | None = None
 
     @property
     def attention_biases(self) -> tuple[bool, bool]:

@@ -5,6 +5,7 @@ Parameter names and numerics follow the reference implementation in transformers
 
 from __future__ import annotations
 
+from flaxmodels.fields import Size
 from flaxmodels.models.qwen2 import (
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -22,7 +23,7 @@ class Qwen3Config(Qwen2Config):
     model_type = "qwen3"
     query_key_norm = "head"
 
-    head_dim: int | None = 128
+    head_dim: Size | None = 128
 
     @property
     def attention_biases(self) -> tuple[bool, bool]:

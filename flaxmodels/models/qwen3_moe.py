@@ -5,6 +5,7 @@ Parameter names and numerics follow the reference implementation in transformers
 
 from __future__ import annotations
 
+from flaxmodels.fields import Count, Epsilon, ExpertCount, Layers, Length, Size, SpecialId, SpecialIds, VocabSize
 from flaxmodels.models.mixtral import (
     MixtralConfig,
     MixtralDecoderLayer,
@@ -27,23 +28,23 @@ class Qwen3MoeConfig(MixtralConfig):
     query_key_norm = "head"
     default_theta = 10000.0
 
-    vocab_size: int = 151936
-    hidden_size: int = 2048
-    intermediate_size: int = 6144
-    num_hidden_layers: int = 24
-    num_key_value_heads: int | None = 4
-    max_position_embeddings: int = 32768
-    rms_norm_eps: float = 1e-6
-    bos_token_id: int | None = None
-    eos_token_id: int | list[int] | None = None
+    vocab_size: VocabSize = 151936
+    hidden_size: Size = 2048
+    intermediate_size: Size = 6144
+    num_hidden_layers: Layers = 24
+    num_key_value_heads: Size | None = 4
+    max_position_embeddings: Length = 32768
+    rms_norm_eps: Epsilon = 1e-6
+    bos_token_id: SpecialId | None = None
+    eos_token_id: SpecialIds | None = None
     use_sliding_window: bool = False
-    sliding_window: int | None = 4096
-    decoder_sparse_step: int = 1
-    moe_intermediate_size: int = 768
-    num_experts_per_tok: int = 8
-    num_experts: int = 128
+    sliding_window: Length | None = 4096
+    decoder_sparse_step: Size = 1
+    moe_intermediate_size: Size = 768
+    num_experts_per_tok: ExpertCount = 8
+    num_experts: ExpertCount = 128
     norm_topk_prob: bool = False
-    mlp_only_layers: list[int] | None = None
+    mlp_only_layers: list[Count] | None = None
 
     @property
     def attention_windows(self) -> tuple[int | None, ...]:

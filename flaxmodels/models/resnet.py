@@ -6,13 +6,17 @@ blocks need be equal, so that `scan_layers` and `remat` change nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal
+
 import jax
 from flax import nnx
 from jax.nn.initializers import variance_scaling
 
 from flaxmodels.backbone import BackboneConfig
+from flaxmodels.fields import Activation, Depths, Size
 from flaxmodels.model import PreTrainedModel
-from flaxmodels.nn.activations import ACTIVATIONS, get_activation
+from flaxmodels.nn.activations import get_activation
 from flaxmodels.nn.conv import Conv2d, channels_first, channels_last
 from flaxmodels.nn.linear import BatchNorm, Linear
 from flaxmodels.nn.module import Module, ModuleList
@@ -28,14 +32,12 @@ class ResNetConfig(BackboneConfig):
     """Configuration of ResNet; the defaults are those of ResNet-50."""
 
     model_type = "resnet"
-    choices = {"hidden_act": ACTIVATIONS, "layer_type": ("basic", "bottleneck")}
-
-    num_channels: int = 3
-    embedding_size: int = 64
-    hidden_sizes: list[int] = [256, 512, 1024, 2048]
-    depths: list[int] = [3, 4, 6, 3]
-    layer_type: str = "bottleneck"
-    hidden_act: str = "relu"
+    num_channels: Size = 3
+    embedding_size: Size = 64
+    hidden_sizes: Sequence[Size] = [256, 512, 1024, 2048]
+    depths: Depths = [3, 4, 6, 3]
+    layer_type: Literal["basic", "bottleneck"] = "bottleneck"
+    hidden_act: Activation = "relu"
     downsample_in_first_stage: bool = False
     downsample_in_bottleneck: bool = False
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import normal
 
+from flaxmodels.fields import SpecialId, SpecialIds, TokenId, VocabSize
 from flaxmodels.models.bert import (
     BertConfig,
     BertForMultipleChoice,
@@ -33,14 +34,18 @@ class RobertaConfig(BertConfig):
 
     model_type = "roberta"
 
-    vocab_size: int = 50265
-    pad_token_id: int = 1  # type: ignore[assignment]
-    bos_token_id: int | None = 0
-    eos_token_id: int | list[int] | None = 2
+    vocab_size: VocabSize = 50265
+    pad_token_id: TokenId = 1
+    bos_token_id: SpecialId | None = 0
+    eos_token_id: SpecialIds | None = 2
 
     def problems(self) -> list[str]:
-        missing = ["pad_token_id is needed: positions are counted behind it"] if self.pad_token_id is None else []
-        return super().problems() + missing
+        found, positions, pad = super().problems(), self.max_position_embeddings, self.pad_token_id
+        if positions < pad + 2:
+            found.append(
+                f"max_position_embeddings={positions}: positions begin after pad_token_id={pad}, expected more"
+            )
+        return found
 
 
 class RobertaPreTrainedModel(BertPreTrainedModel):

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import lecun_normal, normal, xavier_uniform, zeros
 
 from flaxmodels.errors import ConfigError
+from flaxmodels.fields import Activation, Epsilon, Length, Pixels, Size, SpecialId, SpecialIds, VocabSize
 from flaxmodels.models.clip import (
     BlockInits,
     CLIPEncoder,
@@ -46,14 +47,14 @@ class SiglipTextConfig(TowerConfig):
     model_type = "siglip_text_model"
     base_config_key = "text_config"
 
-    vocab_size: int = 32000
-    max_position_embeddings: int = 64
-    hidden_act: str = "gelu_pytorch_tanh"
-    layer_norm_eps: float = 1e-6
-    pad_token_id: int | None = 1
-    bos_token_id: int | None = 49406
-    eos_token_id: int | list[int] | None = 49407
-    projection_size: int | None = None
+    vocab_size: VocabSize = 32000
+    max_position_embeddings: Length = 64
+    hidden_act: Activation = "gelu_pytorch_tanh"
+    layer_norm_eps: Epsilon = 1e-6
+    pad_token_id: SpecialId | None = 1
+    bos_token_id: SpecialId | None = 49406
+    eos_token_id: SpecialIds | None = 49407
+    projection_size: Size | None = None
 
 
 class SiglipVisionConfig(TowerConfig):
@@ -62,11 +63,11 @@ class SiglipVisionConfig(TowerConfig):
     model_type = "siglip_vision_model"
     base_config_key = "vision_config"
 
-    num_channels: int = 3
-    image_size: int = 224
-    patch_size: int = 16
-    hidden_act: str = "gelu_pytorch_tanh"
-    layer_norm_eps: float = 1e-6
+    num_channels: Size = 3
+    image_size: Pixels = 224
+    patch_size: Pixels = 16
+    hidden_act: Activation = "gelu_pytorch_tanh"
+    layer_norm_eps: Epsilon = 1e-6
     vision_use_head: bool = True
 
 

@@ -5,6 +5,11 @@ Parameter names and numerics follow the reference implementation in transformers
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from annotated_types import Interval
+
+from flaxmodels.fields import Layers, LayerType, Length, Size, SpecialId, SpecialIds, VocabSize
 from flaxmodels.models.llama import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -23,21 +28,21 @@ class SmolLM3Config(LlamaConfig):
     model_type = "smollm3"
     default_theta = 2e6
 
-    vocab_size: int = 128256
-    hidden_size: int = 2048
-    num_hidden_layers: int = 36
-    num_attention_heads: int = 16
-    num_key_value_heads: int | None = 4
-    max_position_embeddings: int = 32768
-    pad_token_id: int | None = 128004
-    bos_token_id: int | None = 128000
-    eos_token_id: int | list[int] | None = 128001
+    vocab_size: VocabSize = 128256
+    hidden_size: Size = 2048
+    num_hidden_layers: Layers = 36
+    num_attention_heads: Size = 16
+    num_key_value_heads: Size | None = 4
+    max_position_embeddings: Length = 32768
+    pad_token_id: SpecialId | None = 128004
+    bos_token_id: SpecialId | None = 128000
+    eos_token_id: SpecialIds | None = 128001
     tie_word_embeddings: bool = True
     use_sliding_window: bool = False
-    sliding_window: int | None = None
-    no_rope_layers: list[int] | None = None
-    no_rope_layer_interval: int = 4
-    layer_types: list[str] | None = None
+    sliding_window: Length | None = None
+    no_rope_layers: list[Annotated[int, Interval(ge=0, le=1)]] | None = None
+    no_rope_layer_interval: Size = 4
+    layer_types: list[LayerType] | None = None
 
     @property
     def rotates(self) -> list[bool]:
@@ -48,7 +53,8 @@ class SmolLM3Config(LlamaConfig):
 
     @property
     def ropes(self) -> tuple[RopeConfig | None, ...]:
-        return tuple(self.rope if rotates else None for rotates in self.rotates)
+        rope = self.rope
+        return tuple(rope if rotates else None for rotates in self.rotates)
 
     @property
     def attention_windows(self) -> tuple[int | None, ...]:

@@ -5,14 +5,29 @@ Parameter names and numerics follow the reference implementation in transformers
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+from annotated_types import Interval
 from jax.nn.initializers import normal
 
 from flaxmodels.encoder_decoder import EncoderDecoderBase, EncoderDecoderConfig, EncoderDecoderModel
 from flaxmodels.errors import FlaxModelsError
+from flaxmodels.fields import (
+    ABSENT,
+    MAX_SIZE,
+    Activation,
+    Epsilon,
+    Layers,
+    Length,
+    Rate,
+    Scale,
+    Size,
+    SpecialId,
+    SpecialIds,
+    VocabSize,
+)
 from flaxmodels.nn.activations import ACTIVATIONS, get_activation
 from flaxmodels.nn.attention import dot_product_attention, keys_and_values, merge_heads, split_heads
 from flaxmodels.nn.cache import Cache, LayerCache, self_attention_cache
@@ -45,23 +60,26 @@ class T5Config(EncoderDecoderConfig):
         "num_hidden_layers": "num_layers",
     }
 
-    vocab_size: int = 32128
-    d_model: int = 512
-    d_kv: int = 64
-    d_ff: int = 2048
-    num_layers: int = 6
-    num_decoder_layers: int | None = None
-    num_heads: int = 8
-    relative_attention_num_buckets: int = 32
-    relative_attention_max_distance: int = 128
-    dropout_rate: float = 0.1
-    layer_norm_epsilon: float = 1e-6
-    initializer_factor: float = 1.0
+    vocab_size: VocabSize = 32128
+    d_model: Size = 512
+    d_kv: Size = 64
+    d_ff: Size = 2048
+    num_layers: Layers = 6
+    num_decoder_layers: Layers | None = None
+    num_heads: Size = 8
+    relative_attention_num_buckets: Annotated[int, Interval(ge=4, le=MAX_SIZE)] = 32
+    relative_attention_max_distance: Length = 128
+    dropout_rate: Rate = 0.1
+    layer_norm_epsilon: Epsilon = 1e-6
+    initializer_factor: Scale = 1.0
     feed_forward_proj: str = "relu"
     use_cache: bool = True
-    pad_token_id: int | None = 0
-    eos_token_id: int | list[int] | None = 1
-    classifier_dropout: float = 0.0
+    pad_token_id: SpecialId | None = 0
+    eos_token_id: SpecialIds | None = 1
+    classifier_dropout: Rate = 0.0
+    dense_act_fn: Activation = ABSENT
+    is_gated_act: bool = ABSENT
+    scale_decoder_outputs: bool = ABSENT
 
     @property
     def feed_forward(self) -> tuple[str, bool]:
@@ -106,8 +124,6 @@ class T5Config(EncoderDecoderConfig):
                 f"feed_forward_proj={self.feed_forward_proj!r}: expected one of {known}, or one with 'gated-' before it"
             )
         buckets, furthest = self.relative_attention_num_buckets, self.relative_attention_max_distance
-        if buckets < 4:
-            found.append(f"relative_attention_num_buckets={buckets}: expected 4 or more")
         if furthest <= buckets // 2:
             found.append(
                 f"relative_attention_max_distance={furthest}: expected more than relative_attention_num_buckets / 2 = "

@@ -5,6 +5,7 @@ Parameter names and numerics follow the reference implementation in transformers
 
 from __future__ import annotations
 
+from flaxmodels.fields import Layers, Size, TokenId, VocabSize
 from flaxmodels.models.t5 import (
     T5Attention,
     T5Block,
@@ -27,12 +28,12 @@ class UMT5Config(T5Config):
 
     model_type = "umt5"
 
-    vocab_size: int = 250112
-    d_ff: int = 1024
-    num_layers: int = 8
-    num_heads: int = 6
+    vocab_size: VocabSize = 250112
+    d_ff: Size = 1024
+    num_layers: Layers = 8
+    num_heads: Size = 6
     feed_forward_proj: str = "gated-gelu"
-    decoder_start_token_id: int | None = 0
+    decoder_start_token_id: TokenId | None = 0
 
 
 class UMT5Attention(T5Attention):

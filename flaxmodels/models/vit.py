@@ -15,8 +15,9 @@ from jax.nn.initializers import normal, truncated_normal, zeros
 
 from flaxmodels.config import PreTrainedConfig
 from flaxmodels.errors import FlaxModelsError
+from flaxmodels.fields import Activation, Epsilon, ImageSize, Layers, Pixels, Rate, Scale, Size
 from flaxmodels.model import PreTrainedModel
-from flaxmodels.nn.activations import ACTIVATIONS, get_activation
+from flaxmodels.nn.activations import get_activation
 from flaxmodels.nn.attention import dot_product_attention, merge_heads, split_heads
 from flaxmodels.nn.conv import Conv2d, channels_last, pixel_shuffle
 from flaxmodels.nn.dropout import dropout, split_key
@@ -34,27 +35,25 @@ from flaxmodels.outputs import (
     MaskedImageModelingOutput,
 )
 
-Size = int | list[int] | tuple[int, int]
 """Of an image: its height and width, or one number for both."""
 
 
 class PatchConfig(PreTrainedConfig):
     """What the configurations of all encoders of patches have; the defaults are those of ViT-B."""
 
-    choices = {"hidden_act": ACTIVATIONS}
     multiples = (("hidden_size", "num_attention_heads"),)
 
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    hidden_act: str = "gelu"
-    hidden_dropout_prob: float = 0.0
-    attention_probs_dropout_prob: float = 0.0
-    initializer_range: float = 0.02
-    layer_norm_eps: float = 1e-12
-    image_size: Size = 224
-    patch_size: Size = 16
-    num_channels: int = 3
+    hidden_size: Size = 768
+    num_hidden_layers: Layers = 12
+    num_attention_heads: Size = 12
+    hidden_act: Activation = "gelu"
+    hidden_dropout_prob: Rate = 0.0
+    attention_probs_dropout_prob: Rate = 0.0
+    initializer_range: Scale = 0.02
+    layer_norm_eps: Epsilon = 1e-12
+    image_size: ImageSize = 224
+    patch_size: ImageSize = 16
+    num_channels: Size = 3
 
     def problems(self) -> list[str]:
         found = super().problems()
@@ -62,7 +61,7 @@ class PatchConfig(PreTrainedConfig):
             found.append(f"image_size={self.image_size} is smaller than patch_size={self.patch_size}")
         return found
 
-    def grid(self, size: Size) -> tuple[int, int]:
+    def grid(self, size: ImageSize) -> tuple[int, int]:
         """How many patches an image of that size has, in rows and in columns; what is left over is cut off."""
         (height, width), (rows, columns) = _pair(size), _pair(self.patch_size)
         return height // rows, width // columns
@@ -78,16 +77,14 @@ class ViTConfig(PatchConfig):
     """Configuration of ViT; the defaults are those of google/vit-base-patch16-224."""
 
     model_type = "vit"
-    choices = {**PatchConfig.choices, "pooler_act": ACTIVATIONS}
-
-    intermediate_size: int = 3072
+    intermediate_size: Size = 3072
     qkv_bias: bool = True
-    encoder_stride: int = 16
-    pooler_output_size: int | None = None
-    pooler_act: str = "tanh"
+    encoder_stride: Pixels = 16
+    pooler_output_size: Size | None = None
+    pooler_act: Activation = "tanh"
 
 
-def _pair(size: Size) -> tuple[int, int]:
+def _pair(size: ImageSize) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 

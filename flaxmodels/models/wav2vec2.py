@@ -6,16 +6,33 @@ Parameter names and numerics follow the reference implementation in transformers
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
+from annotated_types import Len
 from jax.nn.initializers import constant, he_normal, normal, uniform
 
 from flaxmodels.config import PreTrainedConfig
 from flaxmodels.errors import ConfigError
+from flaxmodels.fields import (
+    MAX_LAYERS,
+    Activation,
+    Count,
+    Epsilon,
+    FurtherLayers,
+    Layers,
+    Length,
+    Positive,
+    Rate,
+    Scale,
+    Size,
+    SpecialId,
+    SpecialIds,
+    VocabSize,
+)
 from flaxmodels.model import PreTrainedModel
-from flaxmodels.nn.activations import ACTIVATIONS, get_activation
+from flaxmodels.nn.activations import get_activation
 from flaxmodels.nn.augment import span_mask
 from flaxmodels.nn.conv import Conv1d, WeightNormConv1d
 from flaxmodels.nn.dropout import dropout, layer_dropout, split_key
@@ -42,76 +59,74 @@ EPSILON = 1e-5
 """Of the norms that `layer_norm_eps` does not speak of."""
 
 
+_Sizes = Annotated[Sequence[Size], Len(1, MAX_LAYERS)]
+
+
 class Wav2Vec2Config(PreTrainedConfig):
     """Configuration of wav2vec 2.0; the defaults are those of wav2vec2-base-960h."""
 
     model_type = "wav2vec2"
-    choices = {
-        "hidden_act": ACTIVATIONS,
-        "feat_extract_activation": ACTIVATIONS,
-        "feat_extract_norm": ("group", "layer"),
-    }
     multiples = (
         ("hidden_size", "num_attention_heads"),
         ("hidden_size", "num_conv_pos_embedding_groups"),
         ("codevector_dim", "num_codevector_groups"),
     )
 
-    vocab_size: int | None = 32
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
-    hidden_act: str = "gelu"
-    hidden_dropout: float = 0.1
-    activation_dropout: float = 0.1
-    attention_dropout: float = 0.1
-    feat_proj_dropout: float = 0.0
-    feat_quantizer_dropout: float = 0.0
-    final_dropout: float = 0.1
-    layerdrop: float = 0.1
-    initializer_range: float = 0.02
-    layer_norm_eps: float = 1e-5
-    feat_extract_norm: str = "group"
-    feat_extract_activation: str = "gelu"
-    conv_dim: Sequence[int] = (512, 512, 512, 512, 512, 512, 512)
-    conv_stride: Sequence[int] = (5, 2, 2, 2, 2, 2, 2)
-    conv_kernel: Sequence[int] = (10, 3, 3, 3, 3, 2, 2)
+    vocab_size: VocabSize | None = 32
+    hidden_size: Size = 768
+    num_hidden_layers: Layers = 12
+    num_attention_heads: Size = 12
+    intermediate_size: Size = 3072
+    hidden_act: Activation = "gelu"
+    hidden_dropout: Rate = 0.1
+    activation_dropout: Rate = 0.1
+    attention_dropout: Rate = 0.1
+    feat_proj_dropout: Rate = 0.0
+    feat_quantizer_dropout: Rate = 0.0
+    final_dropout: Rate = 0.1
+    layerdrop: Rate = 0.1
+    initializer_range: Scale = 0.02
+    layer_norm_eps: Epsilon = 1e-5
+    feat_extract_norm: Literal["group", "layer"] = "group"
+    feat_extract_activation: Activation = "gelu"
+    conv_dim: _Sizes = (512, 512, 512, 512, 512, 512, 512)
+    conv_stride: _Sizes = (5, 2, 2, 2, 2, 2, 2)
+    conv_kernel: _Sizes = (10, 3, 3, 3, 3, 2, 2)
     conv_bias: bool = False
-    num_conv_pos_embeddings: int = 128
-    num_conv_pos_embedding_groups: int = 16
+    num_conv_pos_embeddings: Size = 128
+    num_conv_pos_embedding_groups: Size = 16
     do_stable_layer_norm: bool = False
     apply_spec_augment: bool = True
-    mask_time_prob: float = 0.05
-    mask_time_length: int = 10
-    mask_time_min_masks: int = 2
-    mask_feature_prob: float = 0.0
-    mask_feature_length: int = 10
-    mask_feature_min_masks: int = 0
-    num_codevectors_per_group: int = 320
-    num_codevector_groups: int = 2
-    contrastive_logits_temperature: float = 0.1
-    num_negatives: int = 100
-    codevector_dim: int = 256
-    proj_codevector_dim: int = 256
-    diversity_loss_weight: float = 0.1
-    ctc_loss_reduction: str = "sum"
+    mask_time_prob: Rate = 0.05
+    mask_time_length: Length = 10
+    mask_time_min_masks: Count = 2
+    mask_feature_prob: Rate = 0.0
+    mask_feature_length: Length = 10
+    mask_feature_min_masks: Count = 0
+    num_codevectors_per_group: Size = 320
+    num_codevector_groups: Size = 2
+    contrastive_logits_temperature: Positive = 0.1
+    num_negatives: Count = 100
+    codevector_dim: Size = 256
+    proj_codevector_dim: Size = 256
+    diversity_loss_weight: Scale = 0.1
+    ctc_loss_reduction: Literal["mean", "none", "sum"] = "sum"
     ctc_zero_infinity: bool = False
     use_weighted_layer_sum: bool = False
-    classifier_proj_size: int = 256
-    tdnn_dim: Sequence[int] = (512, 512, 512, 512, 1500)
-    tdnn_kernel: Sequence[int] = (5, 3, 3, 1, 1)
-    tdnn_dilation: Sequence[int] = (1, 2, 3, 1, 1)
-    xvector_output_dim: int = 512
-    pad_token_id: int | None = 0
-    bos_token_id: int | None = 1
-    eos_token_id: int | list[int] | None = 2
+    classifier_proj_size: Size = 256
+    tdnn_dim: _Sizes = (512, 512, 512, 512, 1500)
+    tdnn_kernel: _Sizes = (5, 3, 3, 1, 1)
+    tdnn_dilation: _Sizes = (1, 2, 3, 1, 1)
+    xvector_output_dim: Size = 512
+    pad_token_id: SpecialId | None = 0
+    bos_token_id: SpecialId | None = 1
+    eos_token_id: SpecialIds | None = 2
     add_adapter: bool = False
-    adapter_kernel_size: int = 3
-    adapter_stride: int = 2
-    num_adapter_layers: int = 3
-    output_hidden_size: int | None = None
-    adapter_attn_dim: int | None = None
+    adapter_kernel_size: Size = 3
+    adapter_stride: Size = 2
+    num_adapter_layers: FurtherLayers = 3
+    output_hidden_size: Size | None = None
+    adapter_attn_dim: Size | None = None
 
     def problems(self) -> list[str]:
         found = super().problems()

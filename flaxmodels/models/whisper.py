@@ -5,6 +5,7 @@ Parameter names and numerics follow the reference implementation in transformers
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,10 +15,23 @@ from jax.nn.initializers import constant, normal
 
 from flaxmodels.encoder_decoder import EncoderDecoderBase, EncoderDecoderConfig, EncoderDecoderModel
 from flaxmodels.errors import FlaxModelsError
+from flaxmodels.fields import (
+    Activation,
+    Count,
+    Layers,
+    Length,
+    Rate,
+    Scale,
+    Size,
+    SpecialId,
+    SpecialIds,
+    TokenId,
+    VocabSize,
+)
 from flaxmodels.generation import speech
 from flaxmodels.generation.config import GenerationConfig
 from flaxmodels.models.bart import BartLayer
-from flaxmodels.nn.activations import ACTIVATIONS, get_activation
+from flaxmodels.nn.activations import get_activation
 from flaxmodels.nn.augment import span_mask
 from flaxmodels.nn.cache import Cache, self_attention_cache
 from flaxmodels.nn.conv import Conv1d
@@ -52,45 +66,44 @@ class WhisperConfig(EncoderDecoderConfig):
         "num_attention_heads": "encoder_attention_heads",
         "max_position_embeddings": "max_target_positions",
     }
-    choices = {"activation_function": ACTIVATIONS}
     multiples = (("d_model", "encoder_attention_heads"), ("d_model", "decoder_attention_heads"))
 
-    vocab_size: int = 51865
-    num_mel_bins: int = 80
-    encoder_layers: int = 4
-    encoder_attention_heads: int = 6
-    decoder_layers: int = 4
-    decoder_attention_heads: int = 6
-    decoder_ffn_dim: int = 1536
-    encoder_ffn_dim: int = 1536
-    encoder_layerdrop: float = 0.0
-    decoder_layerdrop: float = 0.0
-    decoder_start_token_id: int | None = 50257
+    vocab_size: VocabSize = 51865
+    num_mel_bins: Size = 80
+    encoder_layers: Layers = 4
+    encoder_attention_heads: Size = 6
+    decoder_layers: Layers = 4
+    decoder_attention_heads: Size = 6
+    decoder_ffn_dim: Size = 1536
+    encoder_ffn_dim: Size = 1536
+    encoder_layerdrop: Rate = 0.0
+    decoder_layerdrop: Rate = 0.0
+    decoder_start_token_id: TokenId | None = 50257
     use_cache: bool = True
-    activation_function: str = "gelu"
-    d_model: int = 384
-    dropout: float = 0.0
-    attention_dropout: float = 0.0
-    activation_dropout: float = 0.0
-    init_std: float = 0.02
+    activation_function: Activation = "gelu"
+    d_model: Size = 384
+    dropout: Rate = 0.0
+    attention_dropout: Rate = 0.0
+    activation_dropout: Rate = 0.0
+    init_std: Scale = 0.02
     scale_embedding: bool = False
-    max_source_positions: int = 1500
-    max_target_positions: int = 448
-    pad_token_id: int | None = 50256
-    bos_token_id: int | None = 50256
-    eos_token_id: int | list[int] | None = 50256
-    suppress_tokens: list[int] | None = None
-    begin_suppress_tokens: list[int] | tuple[int, ...] | None = (220, 50256)
+    max_source_positions: Length = 1500
+    max_target_positions: Length = 448
+    pad_token_id: SpecialId | None = 50256
+    bos_token_id: SpecialId | None = 50256
+    eos_token_id: SpecialIds | None = 50256
+    suppress_tokens: Sequence[SpecialId] | None = None
+    begin_suppress_tokens: Sequence[SpecialId] | None = (220, 50256)
     use_weighted_layer_sum: bool = False
-    classifier_proj_size: int = 256
+    classifier_proj_size: Size = 256
     apply_spec_augment: bool = False
-    mask_time_prob: float = 0.05
-    mask_time_length: int = 10
-    mask_time_min_masks: int = 2
-    mask_feature_prob: float = 0.0
-    mask_feature_length: int = 10
-    mask_feature_min_masks: int = 0
-    median_filter_width: int = 7
+    mask_time_prob: Rate = 0.05
+    mask_time_length: Length = 10
+    mask_time_min_masks: Count = 2
+    mask_feature_prob: Rate = 0.0
+    mask_feature_length: Length = 10
+    mask_feature_min_masks: Count = 0
+    median_filter_width: Size = 7
 
     def problems(self) -> list[str]:
         found = super().problems()

@@ -5,6 +5,7 @@ Parameter names and numerics follow the reference implementation in transformers
 
 from __future__ import annotations
 
+from flaxmodels.fields import VocabSize
 from flaxmodels.models.roberta import (
     RobertaConfig,
     RobertaForCausalLM,
@@ -23,7 +24,7 @@ class XLMRobertaConfig(RobertaConfig):
 
     model_type = "xlm-roberta"
 
-    vocab_size: int = 30522
+    vocab_size: VocabSize = 30522
 
 
 class XLMRobertaPreTrainedModel(RobertaPreTrainedModel):

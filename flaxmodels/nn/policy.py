@@ -68,14 +68,14 @@ class Policy:
             raise ConfigError(f"remat={self.remat!r} is neither 'full' nor one of jax.checkpoint_policies")
 
 
-def rematerialisation(remat: str | None, gradient_checkpointing: bool | None) -> str | None:
-    """`Policy.remat`, from it and the argument that the retired Flax classes and torch have for it.
+def rematerialisation(remat: str | None, gradient_checkpointing: bool | None, config: Any) -> str | None:
+    """`Policy.remat`, from it, the argument that torch has for it, and the key of old configurations.
 
     Raises:
         FlaxModelsError: one asks for it and the other against it.
     """
     if gradient_checkpointing is None:
-        return remat
+        gradient_checkpointing = remat is not None or bool(vars(config).get("gradient_checkpointing"))
     if remat is not None and not gradient_checkpointing:
         raise FlaxModelsError(f"remat={remat!r} and gradient_checkpointing=False contradict each other: give one")
     return remat or ("full" if gradient_checkpointing else None)

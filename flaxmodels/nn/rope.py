@@ -11,13 +11,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from annotated_types import Interval
 
 from flaxmodels.errors import ConfigError
+from flaxmodels.fields import Positive, Scale, kind_of, shown
 
 _SCALED_FROM_ORIGINAL = ("llama3", "yarn", "longrope")
 _COMMON = {"rope_type", "rope_theta", "partial_rotary_factor"}
@@ -33,6 +35,16 @@ _OPTIONAL: dict[str, tuple[str, ...]] = {
     "yarn": ("factor", "attention_factor", "mscale", "mscale_all_dim", "beta_fast", "beta_slow", "truncate"),
     "longrope": ("factor", "attention_factor"),
 }
+_KINDS = {
+    **dict.fromkeys(("rope_theta", "partial_rotary_factor", "factor", "attention_factor"), kind_of(Positive)),
+    **dict.fromkeys(("low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow"), kind_of(Positive)),
+    **dict.fromkeys(("mscale", "mscale_all_dim"), kind_of(Scale)),
+    **dict.fromkeys(("short_factor", "long_factor"), kind_of(list[Positive])),
+    "original_max_position_embeddings": kind_of(Annotated[float, Interval(gt=1)]),
+    "truncate": kind_of(bool),
+}
+"""What the parameters may be."""
+_MOST_LINES = 8
 
 
 @dataclass(frozen=True)
@@ -65,13 +77,16 @@ class RopeConfig:
     ) -> RopeConfig:
         """Builds it from a `rope_parameters` dict, such as `rope_parameters(config)` returns.
 
-        A key whose value is None counts as absent. Raises `ConfigError`, which lists everything wrong: an
-        unknown `rope_type`, missing or unknown keys, values of another kind, factor lists of another length.
+        A key whose value is None counts as absent.
+
+        Raises:
+            ConfigError: an unknown `rope_type`, missing or unknown keys, values of another kind, factor lists of
+                another length; everything wrong is listed.
         """
         given = {key: value for key, value in parameters.items() if value is not None}
         rope_type = given.pop("rope_type", "default")
-        if rope_type not in _REQUIRED:
-            raise ConfigError(f"unknown rope_type {rope_type!r}. Known: {', '.join(sorted(_REQUIRED))}.")
+        if not isinstance(rope_type, str) or rope_type not in _REQUIRED:
+            raise ConfigError(f"unknown rope_type {shown(rope_type)}. Known: {', '.join(sorted(_REQUIRED))}.")
         _check(rope_type, given, head_dim)
         theta = given.pop("rope_theta")
         rotary_dim = int(head_dim * given.pop("partial_rotary_factor", 1.0))
@@ -81,7 +96,7 @@ class RopeConfig:
             mscales = given.pop("mscale", 0.0), given.pop("mscale_all_dim", 0.0)
             given.setdefault("attention_factor", _attention_factor(rope_type, factor, original, *mscales))
         values: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in given.items()
+            key: tuple(value) if isinstance(value, list | np.ndarray) else value for key, value in given.items()
         }
         return cls(rotary_dim, max_position_embeddings, rope_type=rope_type, theta=theta, **values)
 
@@ -90,13 +105,20 @@ def rope_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
     """The `rope_parameters` dict that the fields of a raw config.json of transformers v4 or v5 amount to.
 
     Reads `rope_parameters` (v5), `rope_scaling` (v4, also with its old key "type"), `rope_theta` (10000.0 if
-    absent), `partial_rotary_factor`, `original_max_position_embeddings` and `max_position_embeddings`. Raises
-    `ConfigError` when `rope_scaling` and `rope_parameters` are both there and disagree.
+    absent), `partial_rotary_factor`, `original_max_position_embeddings` and `max_position_embeddings`.
+
+    Raises:
+        ConfigError: `rope_scaling` or `rope_parameters` is no dict, or both are there and disagree.
     """
-    stated = [config[key] for key in ("rope_scaling", "rope_parameters") if config.get(key)]
-    result, *others = [_normalised(parameters, config) for parameters in stated or [{}]]
+    stated = {key: config[key] for key in ("rope_scaling", "rope_parameters") if config.get(key)}
+    for key, value in stated.items():
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{key}={shown(value)}: expected a dict")
+    result, *others = [_normalised(parameters, config) for parameters in stated.values() or [{}]]
     if any(other != result for other in others):
-        raise ConfigError(f"rope_scaling {result} is not rope_parameters {others[0]}. Remove one from the config.")
+        raise ConfigError(
+            f"rope_scaling {shown(result)} is not rope_parameters {shown(others[0])}. Remove one from the config."
+        )
     return result
 
 
@@ -177,8 +199,8 @@ def _check(rope_type: str, given: Mapping[str, Any], head_dim: int) -> None:
     required = ("rope_theta", *_REQUIRED[rope_type])
     known = {*_COMMON, *required, *_OPTIONAL.get(rope_type, ())}
     problems = [f"missing: {key}" for key in required if key not in given]
-    problems += [f"unknown: {key} = {given[key]!r}" for key in given if key not in known]
-    problems += _value_problems({key: value for key, value in given.items() if key in known}, head_dim)
+    problems += [f"unknown: {shown(key)}={shown(given[key])}" for key in given if key not in known][:_MOST_LINES]
+    problems += _value_problems(rope_type, {key: value for key, value in given.items() if key in known}, head_dim)
     if problems:
         lines = "".join(f"\n  - {problem}" for problem in problems)
         raise ConfigError(
@@ -187,30 +209,27 @@ def _check(rope_type: str, given: Mapping[str, Any], head_dim: int) -> None:
         )
 
 
-def _value_problems(given: Mapping[str, Any], head_dim: int) -> list[str]:
-    partial = given.get("partial_rotary_factor", 1.0)
-    rotary_dim = int(head_dim * partial) if _is_positive(partial) else 0
-    expectations = {key: _expectation(key, value, rotary_dim // 2) for key, value in given.items()}
-    problems = [f"{key}: expected {fit}, got {given[key]!r}" for key, fit in expectations.items() if fit]
-    if rotary_dim % 2 or rotary_dim > head_dim:
-        problems.append(f"rotary_dim: expected an even number up to head_dim = {head_dim}, got {rotary_dim}")
-    if not problems and given.get("low_freq_factor", 0) >= given.get("high_freq_factor", math.inf):
-        problems.append(f"high_freq_factor: expected above {given['low_freq_factor']}, got {given['high_freq_factor']}")
-    return problems
+def _value_problems(rope_type: str, given: Mapping[str, Any], head_dim: int) -> list[str]:
+    wrong = {key: lines for key, value in given.items() if (lines := _KINDS[key].problems(key, value))}
+    problems = [line for lines in wrong.values() for line in lines]
+    rotary_dim = 0 if "partial_rotary_factor" in wrong else int(head_dim * given.get("partial_rotary_factor", 1.0))
+    # The exponent of "dynamic" divides by rotary_dim - 2.
+    least = 4 if rope_type == "dynamic" else 2
+    if rotary_dim % 2 or not least <= rotary_dim <= head_dim:
+        problems.append(f"rotary_dim={rotary_dim}: expected an even number from {least} to head_dim={head_dim}")
+    for key in ("short_factor", "long_factor"):
+        if key in given and key not in wrong and len(given[key]) != rotary_dim // 2:
+            problems.append(f"len({key})={len(given[key])}: expected rotary_dim / 2 = {rotary_dim // 2}")
+    return problems or _contradictions(rope_type, given)
 
 
-def _expectation(key: str, value: Any, pairs: int) -> str | None:
-    """What `value` should be, or None where it is that."""
-    if key in ("short_factor", "long_factor"):
-        fits = isinstance(value, list | tuple) and len(value) == pairs and all(map(_is_positive, value))
-        return None if fits else f"{pairs} positive numbers"
-    if key == "truncate":
-        return None if isinstance(value, bool) else "true or false"
-    return None if _is_positive(value) or (key.startswith("mscale") and value == 0) else "a positive number"
-
-
-def _is_positive(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+def _contradictions(rope_type: str, given: Mapping[str, Any]) -> list[str]:
+    low, high, theta = (given.get(key) for key in ("low_freq_factor", "high_freq_factor", "rope_theta"))
+    if low is not None and high is not None and low >= high:
+        return [f"high_freq_factor={high}: expected more than low_freq_factor={low}"]
+    if rope_type == "yarn" and theta is not None and theta <= 1:
+        return [f"rope_theta={theta}: expected a number above 1"]
+    return []
 
 
 def _attention_factor(rope_type: str, factor: float, original: int, mscale: float, mscale_all_dim: float) -> float:

@@ -413,6 +413,9 @@ def test_documented_arguments_at_their_defaults(model, state, tmp_path):
     }
     for cls in (LlamaForCausalLM, AutoModelForCausalLM):
         assert same_params(cls.from_pretrained(folder, **defaults).params, model.params)
+    for cls in (AutoConfig, type(model.config)):
+        assert cls.from_pretrained(folder, trust_remote_code=False, proxies=None).num_hidden_layers == 2
+    AutoModelForCausalLM.from_config(model.config, trust_remote_code=False)
 
 
 def test_arguments_that_ask_for_what_is_not_done(state, tmp_path):
@@ -432,6 +435,12 @@ def test_gradient_checkpointing_is_not_swallowed_by_a_key_of_the_file(state, tmp
     folder = save(tmp_path / "x", state, gradient_checkpointing=False)
     assert LlamaForCausalLM.from_pretrained(folder, gradient_checkpointing=True).policy.remat == "full"
     assert LlamaForCausalLM.from_pretrained(folder, gradient_checkpointing=False).policy.remat is None
+    assert LlamaForCausalLM.from_pretrained(folder, remat="full", gradient_checkpointing=None).policy.remat == "full"
+    old = save(tmp_path / "y", state, gradient_checkpointing=True)
+    assert LlamaForCausalLM.from_pretrained(old).policy.remat == "full"
+    assert LlamaForCausalLM.from_pretrained(old, gradient_checkpointing=False).policy.remat is None
+    assert LlamaForCausalLM.abstract(CONFIG, gradient_checkpointing=True).policy.remat == "full"
+    assert LlamaForCausalLM.abstract(AutoConfig.from_pretrained(old)).policy.remat == "full"
     named = {"gradient_checkpointing": True, "remat": "dots_saveable"}
     assert LlamaForCausalLM.from_pretrained(folder, **named).policy.remat == "dots_saveable"
     wrong = {"gradient_checkpointing": False, "remat": "full"}

@@ -235,7 +235,8 @@ def test_configurations_are_replaced_and_overridden(folder):
     other = LlamaModel.from_pretrained(folder, config=LLAMA | {"hidden_act": "relu"}, output_attentions=True)
     assert (other.config.hidden_act, other.config.output_attentions) == ("relu", True)
     assert message_of(ConfigError, LlamaModel.from_pretrained, folder, hiden_act="relu", temperature=3) == (
-        "LlamaConfig has no field 'hiden_act', 'temperature': check the spelling"
+        "LlamaConfig has no field 'hiden_act': did you mean 'hidden_act'?\n"
+        "LlamaConfig has no field 'temperature': it is a setting of generate()"
     )
 
 

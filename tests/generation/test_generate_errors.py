@@ -211,7 +211,7 @@ def test_settings(model):
         "generate() cannot use these settings:\n"
         "  - beams: there is no such setting; check the spelling\n"
         "  - num_return_sequences=2 would be the same answer; add do_sample=True or num_beams\n"
-        "  - no_repeat_ngram_size=-1: expected an integer of at least 0"
+        "  - no_repeat_ngram_size=-1: expected None or an integer from 0 to 4096"
     )
     assert complaint(model, PROMPT, generation_config=3) == ("generation_config: expected a GenerationConfig, got int")
     assert complaint(model, PROMPT, bad_words_ids=[[5, 20]]) == (
@@ -309,7 +309,7 @@ def test_a_stream_is_checked_before_its_first_token(model):
     assert str(caught.value) == (
         "generate() cannot use these settings:\n"
         "  - streamer: there is no such setting; check the spelling\n"
-        "  - max_new_tokens=0: expected an integer above 0"
+        "  - max_new_tokens=0: expected None or an integer from 1 to 16777216"
     )
 
 

@@ -12,12 +12,14 @@ from models.tiny_configs import HEADS
 from models.torch_reference import torch_model
 
 from flaxmodels.errors import CheckpointError, ConfigError
+from flaxmodels.fields import shown
 from flaxmodels.generation.config import NOT_IMPLEMENTED, WITHOUT_EFFECT, GenerationConfig, settle
 from flaxmodels.generation.processing import processing
 from flaxmodels.models.llama import LlamaConfig, LlamaForCausalLM
 
 LLAMA = next(case for case in HEADS if case.head == "LlamaForCausalLM")
 IMPLEMENTED = set(GenerationConfig.__annotations__)
+ID = "an integer from 0 to 2147483647"
 OF_A_FILE = {
     "_from_model_config": True,
     "bos_token_id": 1,
@@ -89,7 +91,7 @@ def test_settings_that_json_has_no_form_for_come_back(tmp_path):
 
 def test_what_json_cannot_hold_is_named():
     with pytest.raises(TypeError, match=r"^generation_config\.json cannot hold values of type object$"):
-        GenerationConfig(of_the_future=object()).to_json_string()
+        GenerationConfig(task=object()).to_json_string()
 
 
 def test_old_model_configurations_hold_settings():
@@ -108,11 +110,111 @@ def test_a_model_loads_and_saves_its_settings(tmp_path):
     assert transformers.GenerationConfig.from_pretrained(tmp_path / "ours").eos_token_id == [7, 8]
 
 
+FILES = [
+    (
+        b'{"temperature": [1], "do_sample": true}',
+        "temperature=[1]: expected None or a number above 0; do_sample=False is the limit of 0",
+    ),
+    (
+        b'{"temperature": NaN, "do_sample": true}',
+        "temperature=nan: expected None or a number above 0; do_sample=False is the limit of 0",
+    ),
+    (b'{"top_p": {"a": 1}, "do_sample": true}', "top_p={'a': 1}: expected None or a number above 0 and at most 1"),
+    (
+        b'{"top_k": 1e9}',
+        "top_k=1000000000.0: expected None or an integer from 0, which keeps all tokens, to 2147483647",
+    ),
+    (b'{"min_p": "0.1"}', "min_p='0.1': expected None or a number from 0 to 1"),
+    (b'{"repetition_penalty": Infinity}', "repetition_penalty=inf: expected None or a number above 0"),
+    (
+        b'{"repetition_penalty": 1' + b"0" * 400 + b"}",
+        "repetition_penalty=<an integer of 1329 bits>: expected None or a number above 0",
+    ),
+    (b'{"length_penalty": [[]]}', "length_penalty=[[]]: expected a finite number"),
+    (
+        b'{"max_new_tokens": 1' + b"0" * 400 + b"}",
+        "max_new_tokens=<an integer of 1329 bits>: expected None or an integer from 1 to 16777216",
+    ),
+    (b'{"max_length": 1000000000}', "max_length=1000000000: expected None or an integer from 1 to 16777216"),
+    (b'{"max_length": "20"}', "max_length='20': expected None or an integer from 1 to 16777216"),
+    (b'{"min_length": -1}', "min_length=-1: expected None or an integer from 0 to 16777216"),
+    (b'{"num_beams": [4]}', "num_beams=[4]: expected an integer from 1 to 16384"),
+    (b'{"num_beams": 1000000}', "num_beams=1000000: expected an integer from 1 to 16384"),
+    (b'{"num_return_sequences": 0}', "num_return_sequences=0: expected an integer from 1 to 16384"),
+    (
+        b'{"no_repeat_ngram_size": 1000000000}',
+        "no_repeat_ngram_size=1000000000: expected None or an integer from 0 to 4096",
+    ),
+    (b'{"do_sample": "true"}', "do_sample='true': expected True or False"),
+    (b'{"early_stopping": "always"}', "early_stopping='always': expected True, False or \"never\""),
+    (b'{"eos_token_id": [2, "x"]}', f"eos_token_id=[2, 'x']: expected None or a token id or a list of them, each {ID}"),
+    (b'{"pad_token_id": 4294967296}', f"pad_token_id=4294967296: expected None or a token id, which is {ID}"),
+    (b'{"suppress_tokens": "[1]"}', f"suppress_tokens='[1]': expected None or a list of token ids, each {ID}"),
+    (
+        b'{"bad_words_ids": [[1], []]}',
+        "bad_words_ids=[[1], []]: expected None or a list of lists of token ids, none of them empty",
+    ),
+    (
+        b'{"forced_decoder_ids": [[1, 2, 3]]}',
+        "forced_decoder_ids=[[1, 2, 3]]: expected None or a list of pairs of a place and a token id",
+    ),
+    (b'{"logit_bias": {"x": 1}}', "logit_bias={'x': 1}: expected None or a dict from token ids to numbers"),
+    (
+        b'{"sequence_bias": [1]}',
+        "sequence_bias=[1]: expected None or tuples of token ids and the number that each adds to the score",
+    ),
+    (b'{"lang_to_id": ["en"]}', "lang_to_id=['en']: expected a dict from texts to token ids"),
+    (b'{"guidance_scale": [1]}', "guidance_scale=[1] is not implemented; pass guidance_scale=1"),
+    (
+        b'{"watermarking_config": {"a": 1}}',
+        "watermarking_config={'a': 1} is not implemented; pass watermarking_config=None",
+    ),
+]
+
+
+@pytest.mark.parametrize(("content", "line"), FILES, ids=[line.split("=")[0] for _, line in FILES])
+def test_what_a_file_says_is_refused_by_name(tmp_path, content, line):
+    (tmp_path / "generation_config.json").write_bytes(content)
+    config = GenerationConfig.from_pretrained(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        settle(config, None, {})
+    assert str(caught.value) == f"generate() cannot use these settings:\n  - {line}"
+    assert json.loads(config.to_json_string()).keys() == json.loads(content).keys()
+
+
+@pytest.mark.parametrize("key", ["to_dict", "__class__", "from_any", "eos_token_ids", "__init__", "settle", "self", ""])
+def test_a_file_cannot_replace_a_method(tmp_path, key):
+    (tmp_path / "generation_config.json").write_text(json.dumps({key: "x", "top_k": 3}))
+    if not hasattr(GenerationConfig, key):
+        assert GenerationConfig.from_pretrained(tmp_path).to_dict() == {key: "x", "top_k": 3}
+        return
+    with pytest.raises(ConfigError) as caught:
+        GenerationConfig.from_pretrained(tmp_path)
+    assert str(caught.value) == f"settings of generation cannot be called {key!r}: remove them"
+
+
+def test_settings_that_do_not_exist_are_refused_in_code():
+    with pytest.raises(ConfigError) as caught:
+        GenerationConfig(temprature=0.5, self=1, to_dict=2, _from_model_config=True, use_cache=True)
+    assert str(caught.value) == (
+        "GenerationConfig has no setting 'temprature': did you mean 'temperature'?\n"
+        "GenerationConfig has no setting 'self': check the spelling\n"
+        "GenerationConfig has no setting 'to_dict': check the spelling"
+    )
+    assert GenerationConfig.from_dict({"temprature": 0.5}).to_dict() == {"temprature": 0.5}
+    with pytest.raises(ConfigError, match=r"^deep: nested more than 64 deep$"):
+        GenerationConfig.from_dict({"deep": json.loads("[" * 80 + "]" * 80)})
+
+
 def test_a_model_keeps_what_its_file_holds_beside_known_settings(tmp_path):
     LlamaForCausalLM(dict(LLAMA.values)).save_pretrained(tmp_path / "first")
     (tmp_path / "first" / "generation_config.json").write_text(json.dumps(OF_A_FILE))
     LlamaForCausalLM.from_pretrained(tmp_path / "first").save_pretrained(tmp_path / "second")
     assert json.loads((tmp_path / "second" / "generation_config.json").read_text()) == OF_A_FILE
+
+
+def test_no_token_of_early_configurations_is_no_setting():
+    assert "pad_token_id" not in GenerationConfig.from_model_config(LlamaConfig(pad_token_id=-1)).to_dict()
 
 
 def test_settings_that_the_model_configuration_has_are_not_saved_again(tmp_path):
@@ -223,40 +325,47 @@ def test_the_defaults_of_transformers_are_accepted():
         ({"temperature": 0.5}, "temperature=0.5 has no effect without sampling; add do_sample=True"),
         ({"top_k": 5}, "top_k=5 has no effect without sampling; add do_sample=True"),
         ({"top_p": 0.5, "do_sample": False}, "top_p=0.5 has no effect without sampling; add do_sample=True"),
-        ({"max_length": 0}, "max_length=0: expected an integer above 0"),
-        ({"max_new_tokens": 0}, "max_new_tokens=0: expected an integer above 0"),
-        ({"max_new_tokens": -3}, "max_new_tokens=-3: expected an integer above 0"),
-        ({"max_new_tokens": 2.5}, "max_new_tokens=2.5: expected an integer above 0"),
-        ({"max_new_tokens": True}, "max_new_tokens=True: expected an integer above 0"),
+        ({"max_length": 0}, "max_length=0: expected None or an integer from 1 to 16777216"),
+        ({"max_new_tokens": 0}, "max_new_tokens=0: expected None or an integer from 1 to 16777216"),
+        ({"max_new_tokens": -3}, "max_new_tokens=-3: expected None or an integer from 1 to 16777216"),
+        ({"max_new_tokens": 2.5}, "max_new_tokens=2.5: expected None or an integer from 1 to 16777216"),
+        ({"max_new_tokens": True}, "max_new_tokens=True: expected None or an integer from 1 to 16777216"),
         ({"do_sample": "yes"}, "do_sample='yes': expected True or False"),
         (
             {"temperature": 0.0, "do_sample": True},
-            "temperature=0.0: expected a number above 0; do_sample=False is the limit of 0",
+            "temperature=0.0: expected None or a number above 0; do_sample=False is the limit of 0",
         ),
         (
             {"temperature": -1, "do_sample": True},
-            "temperature=-1: expected a number above 0; do_sample=False is the limit of 0",
+            "temperature=-1: expected None or a number above 0; do_sample=False is the limit of 0",
         ),
         (
             {"temperature": "hot", "do_sample": True},
-            "temperature='hot': expected a number above 0; do_sample=False is the limit of 0",
+            "temperature='hot': expected None or a number above 0; do_sample=False is the limit of 0",
         ),
         (
             {"top_k": -1, "do_sample": True},
-            "top_k=-1: expected an integer of at least 0, which keeps all tokens",
+            "top_k=-1: expected None or an integer from 0, which keeps all tokens, to 2147483647",
         ),
-        ({"top_p": 0.0, "do_sample": True}, "top_p=0.0: expected a number above 0 and at most 1"),
-        ({"top_p": 1.2, "do_sample": True}, "top_p=1.2: expected a number above 0 and at most 1"),
+        ({"top_p": 0.0, "do_sample": True}, "top_p=0.0: expected None or a number above 0 and at most 1"),
+        ({"top_p": 1.2, "do_sample": True}, "top_p=1.2: expected None or a number above 0 and at most 1"),
         (
             {"eos_token_id": -1},
-            "eos_token_id=-1: expected a token id or a list of them, which are integers of at least 0",
+            "eos_token_id=-1: expected None or a token id or a list of them, each an integer from 0 to 2147483647",
         ),
         (
             {"eos_token_id": [2, None]},
-            "eos_token_id=[2, None]: expected a token id or a list of them, which are integers of at least 0",
+            "eos_token_id=[2, None]: "
+            "expected None or a token id or a list of them, each an integer from 0 to 2147483647",
         ),
-        ({"pad_token_id": -1}, "pad_token_id=-1: expected a token id, which is an integer of at least 0"),
-        ({"bos_token_id": [1]}, "bos_token_id=[1]: expected a token id, which is an integer of at least 0"),
+        (
+            {"pad_token_id": -1},
+            "pad_token_id=-1: expected None or a token id, which is an integer from 0 to 2147483647",
+        ),
+        (
+            {"bos_token_id": [1]},
+            "bos_token_id=[1]: expected None or a token id, which is an integer from 0 to 2147483647",
+        ),
         (
             {"num_beams": 2, "num_return_sequences": 3},
             "num_return_sequences=3 is more than num_beams=2",
@@ -287,64 +396,73 @@ def test_a_wrong_setting_is_named_with_what_was_expected(call, line):
 
 
 KINDS = {
-    "an integer above 0": (
-        ("num_return_sequences", "num_beams", "prompt_lookup_num_tokens", "max_matching_ngram_size"),
-        [0, -1, 1.5, True, "2"],
+    "an integer from 1 to 16384": (("num_return_sequences", "num_beams"), [0, -1, 1.5, True, "2", 10**6, 10**400]),
+    "None or an integer from 1 to 4096": (
+        ("prompt_lookup_num_tokens", "max_matching_ngram_size", "num_assistant_tokens"),
+        [0, -1, 1.5, True, "2", 10**9],
     ),
-    "an integer of at least 0": (
-        ("min_length", "min_new_tokens", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size"),
-        [-1, 1.5, True, "2"],
+    "None or an integer from 1 to 16777216": (("max_length", "max_new_tokens"), [0, "2", 10**9, [5], float("nan")]),
+    "None or an integer from 0 to 16777216": (
+        ("min_length", "min_new_tokens", "max_initial_timestamp_index"),
+        [-1, 1.5, True, "2", 10**9],
+    ),
+    "None or an integer from 0 to 4096": (
+        ("no_repeat_ngram_size", "encoder_no_repeat_ngram_size"),
+        [-1, 1.5, True, "2", 10**9],
     ),
     "True or False": (
         ("remove_invalid_values", "renormalize_logits", "output_scores", "output_logits", "return_dict_in_generate"),
         [0, 1, "yes"],
     ),
-    "a number": (
-        ("length_penalty", "frequency_penalty", "presence_penalty"),
-        ["1", True, float("nan"), float("inf"), [1.0]],
+    "a finite number": (("length_penalty",), ["1", True, float("nan"), float("inf"), [1.0], 10**400]),
+    "None or a finite number": (
+        ("frequency_penalty", "presence_penalty"),
+        ["1", True, float("nan"), float("inf"), [1.0], 10**400],
     ),
-    "a number above 0": (
+    "None or a number above 0": (
         ("max_time", "repetition_penalty", "encoder_repetition_penalty"),
-        [0, -0.5, "1", True, float("nan"), float("inf")],
+        [0, -0.5, "1", True, float("nan"), float("inf"), 10**400],
     ),
-    "a number from 0 to 1": (
+    "None or a number from 0 to 1": (
         ("min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"),
-        [-0.1, 1.1, "0.5", False, float("nan")],
+        [-0.1, 1.1, "0.5", False, float("nan"), 10**400],
     ),
-    "a token id, which is an integer of at least 0": (
-        ("decoder_start_token_id", "forced_bos_token_id"),
-        [-1, 1.0, "1", True, [1]],
+    "None or a token id, which is an integer from 0 to 2147483647": (
+        ("decoder_start_token_id", "forced_bos_token_id", "no_timestamps_token_id"),
+        [-1, 1.0, "1", True, [1], 2**31],
     ),
-    "a token id or a list of them, which are integers of at least 0": (
-        ("forced_eos_token_id",),
-        [-1, 1.0, "1", [1, -1], [[1]]],
+    "None or a token id or a list of them, each an integer from 0 to 2147483647": (
+        ("forced_eos_token_id", "eos_token_id"),
+        [-1, 1.0, "1", [1, -1], [[1]], [2**31]],
     ),
-    "a list of token ids, which are integers of at least 0": (
-        ("suppress_tokens", "begin_suppress_tokens"),
-        [1, [-1], [1.0], ["1"], [[1]]],
+    "None or a list of token ids, each an integer from 0 to 2147483647": (
+        ("suppress_tokens", "begin_suppress_tokens", "prompt_ids"),
+        [1, [-1], [1.0], ["1"], [[1]], "text"],
     ),
-    'True, False or "never"': (("early_stopping",), [0, 1, "always", "True"]),
-    "a text or a list of texts, none of them empty": (
-        ("stop_strings",),
+    'True, False or "never"': (("early_stopping",), [0, 1, "always", "True", ["never"]]),
+    "None or a string": (("task",), [1, ["translate"]]),
+    "None or a text or a list of texts, none of them empty": (
+        ("stop_strings", "language"),
         ["", [], [""], 1, [1, "a"], [["a"], ["b", "c"]]],
     ),
-    "a list of lists of token ids, none of them empty": (
+    "None or a list of lists of token ids, none of them empty": (
         ("bad_words_ids",),
         [1, [1], [[]], [[1], []], [[1, -1]], [[1.0]], [["a"]]],
     ),
-    "tuples of token ids and the number that each adds to the score": (
+    "None or tuples of token ids and the number that each adds to the score": (
         ("sequence_bias",),
         [1, "text", {1: 2.0}, {(): 2.0}, {(1,): "2"}, {(-1,): 2.0}, {(1,): float("nan")}, [[[1], 2, 3]], [[1, 2.0]]],
     ),
-    "a dict from token ids to numbers": (
+    "None or a dict from token ids to numbers": (
         ("logit_bias",),
-        [1, [(1, 2.0)], {-1: 2.0}, {1.5: 2.0}, {"a": 2.0}, {"-1": 2.0}, {1: "2"}, {1: float("nan")}, {(1,): 2.0}],
+        [1, [(1, 2.0)], {-1: 2.0}, {1.5: 2.0}, {"a": 2.0}, {"-1": 2.0}, {1: "2"}, {1: float("nan")}, {"9" * 99: 2.0}],
     ),
-    "a list of pairs of a place and a token id": (
+    "a dict from texts to token ids": (("lang_to_id", "task_to_id"), [1, ["en"], {"<|en|>": -1}, {1: 1}]),
+    "None or a list of pairs of a place and a token id": (
         ("forced_decoder_ids",),
         [1, [1], [[1]], [[1, 2, 3]], [[None, 1]], [[1, -2]], {1: 2}],
     ),
-    "an integer of at least 0 and a number above 0": (
+    "None or an integer of at least 0 and a number above 0": (
         ("exponential_decay_length_penalty",),
         [1.5, "12", [1], (-1, 1.5), (1.5, 1.5), (1, 0.0), (1, 1.5, 2)],
     ),
@@ -366,7 +484,7 @@ def test_a_value_of_another_kind_is_refused_wherever_it_is_set(name, expected, w
         layers = {"model": {}, "config": {}, "call": NEEDS.get(name, {})}
         layers[where] = layers[where] | {name: value}
         assert complaint(layers["model"], layers["config"], **layers["call"]) == (
-            f"generate() cannot use these settings:\n  - {name}={value!r}: expected {expected}"
+            f"generate() cannot use these settings:\n  - {name}={shown(value)}: expected {expected}"
         )
 
 
@@ -375,7 +493,7 @@ def test_a_value_of_another_kind_contradicts_nothing_else():
     assert complaint(num_beams="4", num_return_sequences=9, length_penalty=2.0, top_p=0.5) == (
         "generate() cannot use these settings:\n"
         "  - top_p=0.5 has no effect without sampling; add do_sample=True\n"
-        "  - num_beams='4': expected an integer above 0"
+        "  - num_beams='4': expected an integer from 1 to 16384"
     )
 
 
@@ -385,7 +503,7 @@ def test_arrays_in_the_place_of_numbers_are_refused(value):
     assert complaint(temperature=value, penalty_alpha=value) == (
         "generate() cannot use these settings:\n"
         f"  - temperature={value!r} has no effect without sampling; add do_sample=True\n"
-        f"  - temperature={value!r}: expected a number above 0; do_sample=False is the limit of 0\n"
+        f"  - temperature={value!r}: expected None or a number above 0; do_sample=False is the limit of 0\n"
         f"  - penalty_alpha={value!r} is not implemented; pass penalty_alpha=0"
     )
 
@@ -417,6 +535,6 @@ def test_everything_wrong_is_said_at_once():
         "generate() cannot use these settings:\n"
         "  - top_q: there is no such setting; check the spelling\n"
         "  - top_p=0.5 has no effect without sampling; add do_sample=True\n"
-        "  - max_new_tokens=0: expected an integer above 0\n"
+        "  - max_new_tokens=0: expected None or an integer from 1 to 16777216\n"
         "  - penalty_alpha=0.6 is not implemented; pass penalty_alpha=0"
     )

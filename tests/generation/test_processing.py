@@ -10,6 +10,7 @@ import pytest
 import transformers
 
 from flaxmodels.errors import FlaxModelsError
+from flaxmodels.fields import fields_of
 from flaxmodels.generation.config import GenerationConfig
 from flaxmodels.generation.logits import ANY_TOKEN, NO_TOKEN, PROCESSORS, WARPERS, History, process
 from flaxmodels.generation.processing import processing
@@ -264,8 +265,10 @@ LISTS = {
 
 
 def test_every_list_is_filled():
-    lists = {name for name, value in GenerationConfig.__annotations__.items() if "list" in value or "dict" in value}
-    assert lists | {"sequence_bias"} == LISTS.keys() | {"stop_strings", "language"}
+    expected = {name: field.kind.expected for name, field in fields_of(GenerationConfig).items()}
+    lists = {name for name, words in expected.items() if any(kind in words for kind in ("list", "dict", "tuple"))}
+    of_texts = {"stop_strings", "language", "prompt_ids", "lang_to_id", "task_to_id"}
+    assert lists == LISTS.keys() | of_texts
 
 
 @pytest.mark.parametrize("name", LISTS)

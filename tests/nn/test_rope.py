@@ -207,13 +207,27 @@ def test_unknown_type_is_refused():
         rope_config({"type": "su", "short_factor": []}, 8)
 
 
+def test_what_is_no_description_is_refused():
+    with refused("unknown rope_type ['linear']. Known: default, dynamic, linear, llama3, longrope, yarn."):
+        rope_config({"type": ["linear"]}, 8)
+    with refused("rope_scaling=[1]: expected a dict"):
+        rope_parameters({"rope_scaling": [1]})
+    message = (
+        "rope_parameters do not describe rope_type 'dynamic':\n"
+        "  - rotary_dim=2: expected an even number from 4 to head_dim=2\n"
+        "'dynamic' takes factor, partial_rotary_factor, rope_theta, rope_type. Correct them in the config."
+    )
+    with refused(message):
+        rope_config({"type": "dynamic", "factor": 2.0}, 2)
+
+
 def test_all_missing_and_unknown_keys_are_named():
     message = (
         "rope_parameters do not describe rope_type 'llama3':\n"
         "  - missing: low_freq_factor\n"
         "  - missing: high_freq_factor\n"
-        "  - unknown: short_mscale = 1.5\n"
-        "  - factor: expected a positive number, got '8'\n"
+        "  - unknown: 'short_mscale'=1.5\n"
+        "  - factor='8': expected a number above 0\n"
         "'llama3' takes factor, high_freq_factor, low_freq_factor, original_max_position_embeddings, "
         "partial_rotary_factor, rope_theta, rope_type. Correct them in the config."
     )
@@ -224,11 +238,11 @@ def test_all_missing_and_unknown_keys_are_named():
 def test_all_impossible_values_are_named():
     message = (
         "rope_parameters do not describe rope_type 'longrope':\n"
-        "  - short_factor: expected 5 positive numbers, got [1.0]\n"
-        "  - long_factor: expected 5 positive numbers, got 2.0\n"
-        "  - rope_theta: expected a positive number, got -1\n"
-        "  - original_max_position_embeddings: expected a positive number, got True\n"
-        "  - rotary_dim: expected an even number up to head_dim = 22, got 11\n"
+        "  - long_factor=2.0: expected a list, each item a number above 0\n"
+        "  - rope_theta=-1: expected a number above 0\n"
+        "  - original_max_position_embeddings=True: expected a number above 1\n"
+        "  - rotary_dim=11: expected an even number from 2 to head_dim=22\n"
+        "  - len(short_factor)=1: expected rotary_dim / 2 = 5\n"
         "'longrope' takes attention_factor, factor, long_factor, original_max_position_embeddings, "
         "partial_rotary_factor, rope_theta, rope_type, short_factor. Correct them in the config."
     )
@@ -237,14 +251,24 @@ def test_all_impossible_values_are_named():
         rope_config(rope | {"original_max_position_embeddings": True, "partial_rotary_factor": 0.5}, 22)
 
 
+ORIGINAL_IS_ONE = "original_max_position_embeddings=1: expected a number above 1"
+
+
 @pytest.mark.parametrize(
     ("name", "change", "problem"),
     [
-        ("yarn", {"truncate": 1}, "truncate: expected true or false, got 1"),
-        ("llama3", {"high_freq_factor": 1.0}, "high_freq_factor: expected above 1.0, got 1.0"),
+        ("yarn", {"truncate": 1}, "truncate=1: expected True or False"),
+        ("yarn", {"rope_theta": 1}, "rope_theta=1: expected a number above 1"),
+        ("yarn", {"mscale": -1.0}, "mscale=-1.0: expected a number of at least 0"),
+        ("yarn", {"factor": float("inf")}, "factor=inf: expected a number above 0"),
+        ("yarn", {"factor": 10**400}, "factor=<an integer of 1329 bits>: expected a number above 0"),
+        ("longrope", {"long_factor": [1.0, 1.0, "x", 1.0]}, "long_factor[2]='x': expected a number above 0"),
+        ("longrope", {"original_max_position_embeddings": 1}, ORIGINAL_IS_ONE),
+        ("llama3", {"high_freq_factor": 1.0}, "high_freq_factor=1.0: expected more than low_freq_factor=1.0"),
     ],
 )
 def test_impossible_value_is_named(name, change, problem):
+    problem = re.escape(problem)
     message = rf"^rope_parameters do not describe rope_type '{name}':\n  - {problem}\n'{name}' takes .*\.$"
     with pytest.raises(ConfigError, match=message):
         rope_config(parameters(8)[name] | change, 8)
@@ -253,8 +277,8 @@ def test_impossible_value_is_named(name, change, problem):
 def test_contradictory_fields_are_refused():
     linear, dynamic = {"rope_type": "linear", "factor": 2.0}, {"rope_type": "dynamic", "factor": 2.0}
     message = (
-        "rope_scaling {'rope_type': 'linear', 'factor': 2.0, 'rope_theta': 10000.0} is not "
-        "rope_parameters {'rope_type': 'dynamic', 'factor': 2.0, 'rope_theta': 10000.0}. "
+        "rope_scaling {'factor': 2.0, 'rope_theta': 10000.0, 'rope_type': 'linear'} is not "
+        "rope_parameters {'factor': 2.0, 'rope_theta': 10000.0, 'rope_type': 'dynamic'}. "
         "Remove one from the config."
     )
     with refused(message):
