@@ -1,176 +1,289 @@
-"""Damaged files against every reader: only `CheckpointError`s, in little time and memory, and never a path outside.
+"""Damaged files against every reader: only errors of this library, in little time and memory, and no path outside.
 
-    python tests/fuzz.py --files 100000
+    python tests/fuzz.py --files 100000 --formats safetensors msgpack --folder findings
 
-`test_fuzz.py` runs a short part of it.
+Whatever else happens is a finding: it is counted, its files are kept, and the next file comes. Processes read the
+files, so that one may crash or hang. `test_fuzz.py` runs a short part of it.
 """
 
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
+import multiprocessing
+import os
+import re
 import resource
+import shutil
 import signal
 import sys
 import tempfile
 import time
+import traceback
+import warnings
+import zlib
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 
-import gguf
-import ml_dtypes
 import numpy as np
+from fuzz_formats import FORMATS, Files
+from mutations import damaged_copy
 
-from flaxmodels.errors import CheckpointError
-from flaxmodels.files.gguf import GGUFFile
-from flaxmodels.files.msgpack import MsgpackFile, write_msgpack
-from flaxmodels.files.safetensors import SafetensorsFile, write_safetensors
-from flaxmodels.files.shards import ShardedFiles, index_json
-from interop.source import Header, Source
+from flaxmodels.errors import FlaxModelsError
 
-TENSORS = {
-    "a.weight": np.arange(12, dtype=np.float32).reshape(3, 4),
-    "b.bias": np.ones(5, ml_dtypes.bfloat16),
-    "c": np.array(7, np.int64),
-}
-HEADERS = {name: Header(array.shape, array.dtype) for name, array in TENSORS.items()}
 SECONDS, MEMORY = 10, 2 << 30
 """What one file may take, the second in bytes of address space beyond what is taken before."""
-PIECES = [
-    *(
-        b"\0" * 8,
-        b"\xff" * 4,
-        b"\xff" * 8,
-        b"\xff" * 7 + b"\x7f",
-        b"\x7f" + b"\xff" * 7,
-        b"\xde\xff\xff",
-        b"\xdf\xff\xff\xff\xff",
-    ),
-    *(b'"../', b'"/etc/passwd"', b"[[[[[[[[", b'{"a":' * 8, b"-1", b"1e999", b"9" * 30, b"NaN", b"null", b"\\u0000"),
-]
+KEPT = 3
+"""Files that are kept of findings of one kind at one place."""
+ROOT = Path(__file__).parents[1]
+_FORK = multiprocessing.get_context("fork")
+_READABLE = (sys.prefix, sys.base_prefix, str(ROOT), "/proc", "/sys", "/dev")
 
 
 @dataclass(frozen=True)
-class Target:
-    """A reader, the name of the file that it opens, and a valid file."""
+class Finding:
+    """What no file may cause: its kind, such as the type of an error, where it came from, and the whole story."""
 
-    opener: Callable[[Path], Source]
-    name: str
-    valid: bytes
-
-
-def targets(folder: Path) -> dict[str, Target]:
-    """All readers, with the other files that they need in `folder`."""
-    write_safetensors(folder / "model-1.safetensors", HEADERS, TENSORS.__getitem__, {"format": "pt"})
-    write_msgpack(
-        folder / "flax.msgpack",
-        {n.replace(".", "/"): h for n, h in HEADERS.items()},
-        lambda name: TENSORS[name.replace("/", ".")],
-    )
-    index = json.dumps(index_json({"model-1.safetensors": list(HEADERS)}, HEADERS)).encode()
-    writer = gguf.GGUFWriter(folder / "a.gguf", "llama")
-    writer.add_string("text", "naïve")
-    writer.add_array("tokens", ["<s>", "a", "b"])
-    writer.add_array("scores", [0.5, 1.0])
-    writer.add_tensor("a.weight", TENSORS["a.weight"])
-    writer.add_tensor("q.weight", np.zeros((2, 36), np.uint8), raw_dtype=gguf.GGMLQuantizationType.Q4_0)
-    for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
-        step()
-    return {
-        "safetensors": Target(SafetensorsFile, "x.safetensors", (folder / "model-1.safetensors").read_bytes()),
-        "msgpack": Target(MsgpackFile, "x.msgpack", (folder / "flax.msgpack").read_bytes()),
-        "gguf": Target(GGUFFile, "x.gguf", (folder / "a.gguf").read_bytes()),
-        "index": Target(lambda path: ShardedFiles(path, SafetensorsFile), "x.safetensors.index.json", index),
-    }
+    kind: str
+    place: str
+    story: str
 
 
-def damaged(data: bytes, rng: np.random.Generator) -> bytes:
-    """A copy with up to four changes, mostly near the start."""
-    copy = bytearray(data)
-    for _ in range(rng.integers(1, 5)):
-        start = int(rng.integers(0, len(copy) + 1) * (rng.random() if rng.random() < 0.5 else 1))
-        piece = PIECES[rng.integers(len(PIECES))] if rng.random() < 0.3 else rng.bytes(int(rng.integers(1, 9)))
-        match rng.integers(8):
-            case 0:
-                copy[start:start] = piece
-            case 1:
-                del copy[start : start + len(piece)]
-            case 2:
-                del copy[start:]
-            case 3:
-                copy[start : start + 8] = copy[: len(copy[start : start + 8])]
-            case 4 if start < len(copy):
-                copy[start] ^= 1 << int(rng.integers(8))
-            case _:
-                copy[start : start + len(piece)] = piece
-    return bytes(copy)
+@dataclass
+class Tally:
+    """What came of the files of one format; `findings` counts them by kind and place."""
+
+    files: int = 0
+    read: int = 0
+    refused: int = 0
+    seconds: float = 0.0
+    slowest: float = 0.0
+    megabytes: int = 0
+    findings: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
-def outcome(target: Target, path: Path, data: bytes) -> str:
-    """ "read" or "refused"; anything else that happens is an error of the reader, and passes through."""
-    path.unlink(missing_ok=True)  # a map of the file before may be alive
-    path.write_bytes(data)
-    signal.alarm(SECONDS)
+def damaged_case(format: str, folders: Sequence[Files], seed: int, number: int) -> tuple[Files, str]:
+    """The files of one case, and which of them is damaged; the same for the same numbers."""
+    rng = np.random.default_rng([seed, zlib.crc32(format.encode()), number])
+    files = folders[rng.integers(len(folders))]
+    names = [name for name in files if name in FORMATS[format].damaged or not FORMATS[format].damaged]
+    name = names[rng.integers(len(names))]
+    return {**files, name: damaged_copy(name, files[name], rng)}, name
+
+
+def fuzz(format: str, files: int, seed: int, folder: Path) -> Tally:
+    """Read that many damaged files of a format; findings are kept below `folder`."""
+    tally = Tally()
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as scratch:
+        folders = _in_process(partial(_valid, format, Path(scratch)))
+        for module in FORMATS[format].modules:
+            __import__(module)
+        while tally.files < files:
+            for number, finding in _batch(format, folders, seed, range(tally.files, files), Path(scratch), tally):
+                _keep(finding, number, *damaged_case(format, folders, seed, number), folder / format, tally)
+    return tally
+
+
+def _valid(format: str, scratch: Path) -> list[Files]:
+    """The folders of a format, each of which is read as it is."""
+    folders = FORMATS[format].load()
+    for files in folders:
+        FORMATS[format].read(_write(files, scratch / "case"))
+    return folders
+
+
+def _in_process(make):
+    """What `make` returns in a process of its own, so that no threads that it starts are forked."""
+    receiver, sender = _FORK.Pipe(duplex=False)
+    process = _FORK.Process(target=lambda: sender.send(make()))
+    process.start()
+    sender.close()
+    made = receiver.recv()
+    process.join()
+    return made
+
+
+def _batch(
+    format: str, folders: Sequence[Files], seed: int, numbers: range, scratch: Path, tally: Tally
+) -> Iterator[tuple[int, Finding]]:
+    """Findings of one process that reads the cases until it is through or dies; what it did is added to the tally."""
+    receiver, sender = _FORK.Pipe(duplex=False)
+    progress = _FORK.RawArray("d", 6)
+    process = _FORK.Process(target=_work, args=(format, folders, seed, numbers, scratch, sender, progress))
+    process.start()
+    sender.close()
+    with suppress(EOFError):
+        while True:
+            yield receiver.recv()
+    process.join()
+    done, read, refused, seconds, slowest, megabytes = progress
+    if process.exitcode:
+        kind = "no end" if process.exitcode == -signal.SIGALRM else f"ended by {_exit_name(process.exitcode)}"
+        story = (scratch / "trace").read_text()
+        yield numbers.start + int(done), Finding(kind, _place(story), story)
+    tally.files = min(numbers.start + int(done) + bool(process.exitcode), numbers.stop)
+    tally.read, tally.refused = tally.read + int(read), tally.refused + int(refused)
+    tally.seconds, tally.slowest = tally.seconds + seconds, max(tally.slowest, slowest)
+    tally.megabytes = max(tally.megabytes, int(megabytes))
+
+
+def _exit_name(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"status {code}"
+
+
+def _work(
+    format: str, folders: Sequence[Files], seed: int, numbers: range, scratch: Path, sender: Connection, progress
+) -> None:
+    """Read the cases; runs in a process of its own, which a signal ends at a case that takes too long."""
+    warnings.simplefilter("ignore")
+    os.chdir("/")
+    opened = _watch(scratch)
+    with (scratch / "trace").open("w") as trace, open(os.devnull, "r+") as nothing:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nothing.fileno(), stream.fileno())
+        faulthandler.enable(trace)
+        faulthandler.register(signal.SIGALRM, trace, chain=True)
+        before = _reset_peak()
+        resource.setrlimit(resource.RLIMIT_AS, (_address_space() + MEMORY,) * 2)
+        for done, number in enumerate(numbers):
+            progress[0] = done
+            files, _ = damaged_case(format, folders, seed, number)
+            path = _write(files, scratch / "case")
+            opened.clear()
+            begin = time.perf_counter()
+            signal.alarm(SECONDS)
+            outcome = _outcome(partial(FORMATS[format].read, path))
+            signal.alarm(0)
+            seconds = time.perf_counter() - begin
+            progress[3], progress[4] = progress[3] + seconds, max(progress[4], seconds)
+            if opened:
+                outcome = Finding("path outside", opened[0], "")
+            if isinstance(outcome, Finding):
+                sender.send((number, outcome))
+            else:
+                progress[outcome] += 1
+        progress[0], progress[5] = len(numbers), max(_peak() - before, 0)
+
+
+def _outcome(read) -> int | Finding:
+    """The slot of the progress in which what came of it is counted, or the finding."""
     try:
-        source = target.opener(path)
-        for name, header in source.headers.items():
-            array = source.read(name)
-            assert (array.shape, array.dtype) == (header.shape, header.dtype)
-    except CheckpointError:
-        return "refused"
-    finally:
-        signal.alarm(0)
-    return "read"
+        read()
+    except FlaxModelsError:
+        return 2
+    except BaseException as error:  # panics of tokenizers are no `Exception`
+        story = traceback.format_exc()
+        return Finding(type(error).__name__, _place_of(error), story)
+    return 1
 
 
-def guard(opened: Counter) -> None:
-    """Count files that are opened outside the folder of the test."""
+def _write(files: Files, folder: Path) -> Path:
+    """The folder with just these files, which are new: maps of the files before may be alive."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def _watch(folder: Path) -> list[str]:
+    """Paths that Python opens from now on outside of this folder and of what is installed."""
+    opened: list[str] = []
 
     def watch(event: str, arguments: tuple) -> None:
-        if event == "open" and isinstance(arguments[0], str) and "/passwd" in arguments[0]:
-            opened[arguments[0]] += 1
+        if event == "open" and isinstance(arguments[0], str | bytes):
+            path = os.path.realpath(os.fsdecode(arguments[0]))
+            if not path.startswith((str(folder), *_READABLE)):
+                opened.append(path)
 
     sys.addaudithook(watch)
+    return opened
 
 
-def fuzz(files: int, seed: int, folder: Path) -> dict[str, Counter]:
-    """Outcomes by reader for `files` damaged files in all."""
-    rng, found = np.random.default_rng(seed), {}
-    every = targets(folder)
-    for name, target in every.items():
-        found[name] = Counter()
-        for number in range(files // len(every)):
-            data = damaged(target.valid, rng)
-            try:
-                found[name][outcome(target, folder / target.name, data)] += 1
-            except BaseException:
-                (folder / f"{name}-{number}").write_bytes(data)
-                print(f"{name}: {data!r}", file=sys.stderr)
-                raise
-    return found
+def _place_of(error: BaseException) -> str:
+    """The last line of this library that an error passed, or of another if it passed none."""
+    frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    own = [frame for frame in frames if _is_own(frame[0])]
+    file, line = (own or frames)[-1]
+    return f"{_short(file)}:{line}"
 
 
-def main() -> None:
-    """Run it, and print what came of it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--files", type=int, default=100_000)
+def _place(story: str) -> str:
+    """The same in what `faulthandler` wrote, which begins with the last line."""
+    frames = re.findall(r'File "(.+)", line (\d+)', story)
+    own = [frame for frame in frames if _is_own(frame[0])]
+    return ":".join((_short((own or frames)[0][0]), (own or frames)[0][1])) if frames else "unknown"
+
+
+def _is_own(file: str) -> bool:
+    return file.startswith((f"{ROOT}/flaxmodels", f"{ROOT}/interop"))
+
+
+def _short(file: str) -> str:
+    return file.removeprefix(f"{ROOT}/")
+
+
+def _address_space() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+def _reset_peak() -> int:
+    Path("/proc/self/clear_refs").write_text("5")
+    return _peak()
+
+
+def _peak() -> int:
+    """The most resident memory in megabytes since it was reset."""
+    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) // 1024
+
+
+def _keep(finding: Finding, number: int, files: Files, damaged: str, folder: Path, tally: Tally) -> None:
+    """Count the finding, and keep the files of the first of its kind."""
+    key = (finding.kind, finding.place)
+    tally.findings[key] += 1
+    if tally.findings[key] <= KEPT:
+        case = _write(files, folder / str(number))
+        (case / "finding.txt").write_text(f"{finding.kind} at {finding.place}, {damaged} damaged\n{finding.story}")
+
+
+def report(tallies: dict[str, Tally]) -> str:
+    """Both tables: what came of each format, and the findings."""
+    lines = [f"{'format':20}{'files':>9}{'read':>9}{'refused':>9}{'found':>7}{'s':>7}{'slowest':>9}{'MB':>6}"]
+    for name, tally in tallies.items():
+        counts = f"{tally.files:9}{tally.read:9}{tally.refused:9}{tally.findings.total():7}"
+        lines.append(f"{name:20}{counts}{tally.seconds:7.0f}{tally.slowest:9.2f}{tally.megabytes:6}")
+    for name, tally in tallies.items():
+        lines += [f"{name}: {count} x {kind} at {place}" for (kind, place), count in tally.findings.most_common()]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Run it, and print what came of it; 1 if there are findings."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--files", type=int, default=100_000, help="of all formats together")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS))
+    parser.add_argument("--folder", type=Path, help="where findings are kept; it must not exist")
     arguments = parser.parse_args()
-    escapes: Counter = Counter()
-    guard(escapes)
-    begin = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, taken + MEMORY))
-        found = fuzz(arguments.files, arguments.seed, Path(folder))
-    assert not escapes, escapes
-    for name, outcomes in found.items():
-        print(f"{name}: {dict(outcomes)}")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    print(f"{time.perf_counter() - begin:.0f} s, {peak} MB of memory at most")
+    folder = arguments.folder or Path(tempfile.mkdtemp(prefix="fuzz-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    shares = sum(FORMATS[name].share for name in arguments.formats)
+    tallies = {}
+    for name in arguments.formats:
+        files = max(arguments.files * FORMATS[name].share // shares, 1)
+        tallies[name] = fuzz(name, files, arguments.seed, folder)
+        print(report({name: tallies[name]}), flush=True)
+    summary = {name: asdict(tally) | {"findings": tally.findings.total()} for name, tally in tallies.items()}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    print(f"\n{report(tallies)}\nKept in {folder}")
+    return int(any(tally.findings for tally in tallies.values()))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
