@@ -6,6 +6,8 @@ from collections.abc import Collection
 
 LONGEST = 200
 """Characters of a text that an error shows."""
+LONGEST_PATH = 4096
+"""Characters of a path that it shows: all that a system allows."""
 MOST = 100
 """Texts that an error lists."""
 

@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Any
 import ml_dtypes
 import numpy as np
 
-from interop.errors import InteropError, listed, shown
+from interop.errors import LONGEST_PATH, InteropError, listed, shown
 from interop.source import Header, Index
 
 if TYPE_CHECKING:
     import torch
 
 _SHOWN = 5  # entries of a pickle that an error names
-_MAX_PICKLE = 8 << 20  # bytes of what describes the tensors of an archive: a pickle of 50,000 has 8 MB
-_MAX_PATH = 4096
+_MAX_PICKLE = 8 << 20  # bytes of what describes the tensors of an archive: one of 50,000 has 7 MB
 _MAX_TIED = 16  # times the size of the file: a tensor may have several names, but not that many
 _REMEDY = "Save model.state_dict() with torch.save"
 _WRITERS = {"pytorch-lightning_version": "PyTorch Lightning", "ds_version": "DeepSpeed"}
@@ -183,7 +182,7 @@ def _unpickle(path: Path, mmap: bool) -> Any:
     except InteropError:
         raise
     except OSError as error:
-        problem = f"{shown(path, _MAX_PATH)}: {error.strerror or error}"
+        problem = f"{shown(path, LONGEST_PATH)}: {error.strerror or error}"
         raise InteropError(f"{problem}. Check the path and its permissions.") from error
     except Exception as error:  # torch lets through whatever a corrupt pickle makes Python raise
         raise _explain(path, error) from error

@@ -89,7 +89,7 @@ class GGUFFile:
 
     Raises:
         CheckpointError: the file is absent, truncated or against the rules of the format, or has more tensors or
-            metadata than a model has; or its quantised tensors need the package `gguf`, or a newer one.
+            metadata than any model; or its quantised tensors need the package `gguf`, or a newer one.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, mmap: bool = True):

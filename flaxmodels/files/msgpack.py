@@ -94,8 +94,8 @@ class MsgpackFile:
         headers: shape and dtype of every array, in the order of the file.
 
     Raises:
-        CheckpointError: the file is absent, truncated, or anything but nested maps of arrays; so is one with longer
-            names or more of them than a model has.
+        CheckpointError: the file is absent, truncated, or anything but nested maps of arrays; or it has
+            longer names than any model, or more of them.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, mmap: bool = True):

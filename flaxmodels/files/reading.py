@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 
 from flaxmodels.errors import CheckpointError
-from interop.errors import shown
+from interop.errors import LONGEST_PATH, shown
 
 MAX_JSON_BYTES = 100_000_000
 """The limit that safetensors sets for its header, kept for index files too."""
@@ -24,8 +24,6 @@ MAX_TENSORS = 1 << 18
 MAX_NAME = 1 << 10
 """Characters of the name of a tensor with all that it lies in. The longest of transformers have some 150."""
 
-_MAX_PATH = 1 << 12
-"""Characters of a path, which no system lets grow longer."""
 _WINDOW = 1 << 20
 _ALIGNMENT = 64
 """Bytes: JAX on the CPU uses arrays aligned to this as they are, and copies others."""
@@ -112,7 +110,7 @@ def open_bytes(path: Path, *, mmap: bool = True) -> FileBytes:
                 return np.empty(0, np.uint8)
             data = _mapped(file) if mmap else FileCopies(path, file)
     except OSError as error:
-        problem = f"{shown(path, _MAX_PATH)}: {error.strerror}"
+        problem = f"{shown(path, LONGEST_PATH)}: {error.strerror}"
         raise CheckpointError(f"{problem}. Check the path and its permissions.") from error
     if data[:23].tobytes() == b"version https://git-lfs":
         raise CheckpointError(f"{shown(path.name)}: a Git LFS pointer, not the file itself. Run `git lfs pull`.")

@@ -63,7 +63,7 @@ class SafetensorsFile:
         metadata: the free text of the file, `{"format": "pt"}` for instance.
 
     Raises:
-        CheckpointError: the file is absent, truncated, breaks a rule of the format, or has more tensors than a model.
+        CheckpointError: the file is absent, truncated, breaks a rule of the format, or has more tensors than any model.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, mmap: bool = True):
@@ -76,7 +76,9 @@ class SafetensorsFile:
         end = data_start
         for start, stop, name, header in sorted(_parse_entry(self.path, *entry) for entry in entries.items()):
             if data_start + start != end:
-                problem = f"tensor '{shown(name)}' starts at byte {start} of the data, expected {end - data_start}"
+                problem = (
+                    f"tensor '{shown(name)}' starts at byte {shown(start)} of the data, expected {end - data_start}"
+                )
                 raise damaged(self.path, f"{problem} (tensors overlap or leave a hole)")
             self.headers[name], self._starts[name], end = header, end, data_start + stop
         if end != len(self._data):

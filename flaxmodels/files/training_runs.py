@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from interop.errors import shown
+from interop.errors import LONGEST_PATH, shown
 
-_LONGEST_PATH = 4096
 _KINDS = (
     (
         r"/pytorch_model_fsdp\.bin",
@@ -50,6 +49,6 @@ def parts_of_a_run(path: Path) -> str | None:
     for pattern, kind, remedy in _KINDS:
         for name, found in names.items():
             if re.fullmatch(pattern, name):
-                places = {"found": shown(found, _LONGEST_PATH), "folder": shown(found.parent, _LONGEST_PATH)}
+                places = {"found": shown(found, LONGEST_PATH), "folder": shown(found.parent, LONGEST_PATH)}
                 return f"{shown(path.name)}: {kind}. {remedy.format(**places)}."
     return None
