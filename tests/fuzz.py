@@ -38,7 +38,9 @@ from mutations import damaged_copy
 from flaxmodels.errors import FlaxModelsError
 
 SECONDS, MEMORY = 10, 2 << 30
-"""What one file may take, the second in bytes of address space beyond what is taken before."""
+"""What one file may take: of the processor, and in bytes of address space beyond what is taken before."""
+WAITING = 6
+"""Times as many seconds on the clock: a busy machine stops processes for seconds."""
 KEPT = 3
 """Files that are kept of findings of one kind at one place."""
 ROOT = Path(__file__).parents[1]
@@ -124,17 +126,19 @@ def _batch(
     process.join()
     done, read, refused, seconds, slowest, megabytes = progress
     if process.exitcode:
-        kind = "no end" if process.exitcode == -signal.SIGALRM else f"ended by {_exit_name(process.exitcode)}"
         story = (scratch / "trace").read_text()
-        yield numbers.start + int(done), Finding(kind, _place(story), story)
+        yield numbers.start + int(done), Finding(_end(-process.exitcode), _place(story), story)
     tally.files = min(numbers.start + int(done) + bool(process.exitcode), numbers.stop)
     tally.read, tally.refused = tally.read + int(read), tally.refused + int(refused)
     tally.seconds, tally.slowest = tally.seconds + seconds, max(tally.slowest, slowest)
     tally.megabytes = max(tally.megabytes, int(megabytes))
 
 
-def _exit_name(code: int) -> str:
-    return signal.Signals(-code).name if code < 0 else f"status {code}"
+def _end(number: int) -> str:
+    """How a process ended that a signal ended, or that did so with a status."""
+    if number in (signal.SIGPROF, signal.SIGALRM):
+        return "no end"
+    return f"ended by {signal.Signals(number).name}" if number > 0 else f"ended with status {-number}"
 
 
 def _work(
@@ -148,7 +152,8 @@ def _work(
         for stream in (sys.stdout, sys.stderr):
             os.dup2(nothing.fileno(), stream.fileno())
         faulthandler.enable(trace)
-        faulthandler.register(signal.SIGALRM, trace, chain=True)
+        for limit in (signal.SIGPROF, signal.SIGALRM):
+            faulthandler.register(limit, trace, chain=True)
         before = _reset_peak()
         resource.setrlimit(resource.RLIMIT_AS, (_address_space() + MEMORY,) * 2)
         for done, number in enumerate(numbers):
@@ -156,11 +161,13 @@ def _work(
             files, _ = damaged_case(format, folders, seed, number)
             path = _write(files, scratch / "case")
             opened.clear()
-            begin = time.perf_counter()
-            signal.alarm(SECONDS)
+            begin = time.process_time()
+            signal.setitimer(signal.ITIMER_PROF, SECONDS)
+            signal.alarm(WAITING * SECONDS)
             outcome = _outcome(partial(FORMATS[format].read, path))
+            signal.setitimer(signal.ITIMER_PROF, 0)
             signal.alarm(0)
-            seconds = time.perf_counter() - begin
+            seconds = time.process_time() - begin
             progress[3], progress[4] = progress[3] + seconds, max(progress[4], seconds)
             if opened:
                 outcome = Finding("path outside", opened[0], "")
