@@ -9,6 +9,7 @@ files, so that one may crash or hang. `test_fuzz.py` runs a short part of it.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import faulthandler
 import json
 import multiprocessing
@@ -24,7 +25,7 @@ import traceback
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -68,6 +69,15 @@ class Tally:
     slowest: float = 0.0
     megabytes: int = 0
     findings: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+
+class Progress(ctypes.Structure):
+    """What a process has done, in memory that outlives it."""
+
+    _fields_ = [
+        *((name, ctypes.c_long) for name in ("done", "read", "refused", "megabytes")),
+        *((name, ctypes.c_double) for name in ("seconds", "slowest")),
+    ]
 
 
 def damaged_case(format: str, folders: Sequence[Files], seed: int, number: int) -> tuple[Files, str]:
@@ -116,7 +126,7 @@ def _batch(
 ) -> Iterator[tuple[int, Finding]]:
     """Findings of one process that reads the cases until it is through or dies; what it did is added to the tally."""
     receiver, sender = _FORK.Pipe(duplex=False)
-    progress = _FORK.RawArray("d", 6)
+    progress = _FORK.RawValue(Progress)
     process = _FORK.Process(target=_work, args=(format, folders, seed, numbers, scratch, sender, progress))
     process.start()
     sender.close()
@@ -124,14 +134,13 @@ def _batch(
         while True:
             yield receiver.recv()
     process.join()
-    done, read, refused, seconds, slowest, megabytes = progress
     if process.exitcode:
         story = (scratch / "trace").read_text()
-        yield numbers.start + int(done), Finding(_end(-process.exitcode), _place(story), story)
-    tally.files = min(numbers.start + int(done) + bool(process.exitcode), numbers.stop)
-    tally.read, tally.refused = tally.read + int(read), tally.refused + int(refused)
-    tally.seconds, tally.slowest = tally.seconds + seconds, max(tally.slowest, slowest)
-    tally.megabytes = max(tally.megabytes, int(megabytes))
+        yield numbers.start + progress.done, Finding(_end(-process.exitcode), _place(story), story)
+    tally.files = numbers.start + progress.done + bool(process.exitcode)
+    tally.read, tally.refused = tally.read + progress.read, tally.refused + progress.refused
+    tally.seconds, tally.slowest = tally.seconds + progress.seconds, max(tally.slowest, progress.slowest)
+    tally.megabytes = max(tally.megabytes, progress.megabytes)
 
 
 def _end(number: int) -> str:
@@ -142,7 +151,13 @@ def _end(number: int) -> str:
 
 
 def _work(
-    format: str, folders: Sequence[Files], seed: int, numbers: range, scratch: Path, sender: Connection, progress
+    format: str,
+    folders: Sequence[Files],
+    seed: int,
+    numbers: range,
+    scratch: Path,
+    sender: Connection,
+    progress: Progress,
 ) -> None:
     """Read the cases; runs in a process of its own, which a signal ends at a case that takes too long."""
     warnings.simplefilter("ignore")
@@ -156,38 +171,40 @@ def _work(
             faulthandler.register(limit, trace, chain=True)
         before = _reset_peak()
         resource.setrlimit(resource.RLIMIT_AS, (_address_space() + MEMORY,) * 2)
-        for done, number in enumerate(numbers):
-            progress[0] = done
+        for number in numbers:
             files, _ = damaged_case(format, folders, seed, number)
-            path = _write(files, scratch / "case")
-            opened.clear()
-            begin = time.process_time()
-            signal.setitimer(signal.ITIMER_PROF, SECONDS)
-            signal.alarm(WAITING * SECONDS)
-            outcome = _outcome(partial(FORMATS[format].read, path))
-            signal.setitimer(signal.ITIMER_PROF, 0)
-            signal.alarm(0)
-            seconds = time.process_time() - begin
-            progress[3], progress[4] = progress[3] + seconds, max(progress[4], seconds)
-            if opened:
-                outcome = Finding("path outside", opened[0], "")
+            outcome = _timed(partial(FORMATS[format].read, _write(files, scratch / "case")), opened, progress)
             if isinstance(outcome, Finding):
                 sender.send((number, outcome))
             else:
-                progress[outcome] += 1
-        progress[0], progress[5] = len(numbers), max(_peak() - before, 0)
+                setattr(progress, outcome, getattr(progress, outcome) + 1)
+            progress.done += 1
+            progress.megabytes = max(_peak() - before, 0)
 
 
-def _outcome(read) -> int | Finding:
-    """The slot of the progress in which what came of it is counted, or the finding."""
+def _timed(read: Callable[[], object], opened: list[str], progress: Progress) -> str | Finding:
+    """What comes of reading, within the limits of time; that which it took is added to the progress."""
+    opened.clear()
+    begin = time.process_time()
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    signal.alarm(WAITING * SECONDS)
+    outcome = _outcome(read)
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    signal.alarm(0)
+    seconds = time.process_time() - begin
+    progress.seconds, progress.slowest = progress.seconds + seconds, max(progress.slowest, seconds)
+    return Finding("path outside", opened[0], "") if opened else outcome
+
+
+def _outcome(read: Callable[[], object]) -> str | Finding:
+    """ "read", "refused", or the finding."""
     try:
         read()
     except FlaxModelsError:
-        return 2
+        return "refused"
     except BaseException as error:  # panics of tokenizers are no `Exception`
-        story = traceback.format_exc()
-        return Finding(type(error).__name__, _place_of(error), story)
-    return 1
+        return Finding(type(error).__name__, _place_of(error), traceback.format_exc())
+    return "read"
 
 
 def _write(files: Files, folder: Path) -> Path:
