@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from interop.errors import InteropError
 from interop.source import Index
 
 Shape = tuple[int, ...]
@@ -313,7 +314,8 @@ class Retype(Op):
         part = np.asarray(fetch(number, index))
         retyped = part.astype(self.after)
         if (retyped != part).any():
-            raise ValueError(f"{part.dtype} {part.flat[(retyped != part).argmax()]} does not fit into {self.after}")
+            wrong = part.flat[(retyped != part).argmax()]
+            raise InteropError(f"{part.dtype} {wrong} does not fit into {self.after}")
         return retyped
 
 

@@ -17,11 +17,11 @@ from tqdm import tqdm
 
 from flaxmodels.checkpoint.mapping import wanted, wanted_in_flax_layout
 from flaxmodels.checkpoint.memory import Arena
-from flaxmodels.errors import CheckpointMismatch
+from flaxmodels.errors import CheckpointError, CheckpointMismatch
 from flaxmodels.files import foreign
 from flaxmodels.files.resolve import Weights
 from flaxmodels.nn.module import split_shared
-from interop.errors import listed, shown
+from interop.errors import InteropError, listed, shown
 from interop.plan import Plan, make_plan
 from interop.source import Index, Source
 
@@ -168,6 +168,12 @@ def read_leaves(
     arena = Arena()
 
     def read(name: str) -> np.ndarray | jax.Array:
+        try:
+            return read_leaf(name)
+        except InteropError as error:
+            raise CheckpointError(f"{name}: {error}") from error
+
+    def read_leaf(name: str) -> np.ndarray | jax.Array:
         dtype = leaves[name].dtype
         if shardings is not None:
             return _read_sharded(mapped, name, leaves[name], shardings[name], arena)
