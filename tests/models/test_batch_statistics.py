@@ -13,7 +13,7 @@ from models.comparisons import assert_close, same_params
 from models.tiny_configs import HEADS
 from models.torch_reference import inputs_for, tensors_in, torch_model, torch_state
 
-from flaxmodels import ConfigError, FlaxModelsError, ResNetForImageClassification
+from flaxmodels import CheckpointError, ConfigError, FlaxModelsError, ResNetForImageClassification
 from flaxmodels.nn.functional import flatten
 
 LABELS = np.array([0, 3, 1])
