@@ -12,10 +12,9 @@ import jax
 import numpy as np
 import pytest
 import tokenizers
-import typer
 from test_cli import run  # noqa: F401  a fixture
 
-from flaxmodels import GenerationConfig, LlamaConfig, LlamaForCausalLM, Tokenizer
+from flaxmodels import GenerationConfig, LlamaConfig, LlamaForCausalLM, Tokenizer, cli
 from flaxmodels.generation import compilation_cache
 
 SPECIAL = ["<pad>", "<end>", "<system>", "<user>", "<assistant>"]
@@ -133,17 +132,17 @@ def test_a_chat_can_begin_anew_and_ends_when_told(chat, checkpoint, tokenizer, r
     assert chat(checkpoint) == (0, "", "")
 
 
-def test_an_interrupted_answer_does_not_end_the_chat(chat, checkpoint, tokenizer, reference, monkeypatch):
-    echo, pieces = typer.echo, []
-    first_answer = 12 + 2  # its tokens, the end of its text and of its line
+def test_an_interrupted_completion_does_not_end_the_chat(chat, checkpoint, tokenizer, reference, monkeypatch):
+    write, pieces = cli.chat.write, []
+    first_completion = 12 + 2  # its tokens, the end of its text and of its line
 
-    def interrupted(message="", nl=True):
-        echo(message, nl=nl)
-        pieces.append(message)
-        if len(pieces) == first_answer + 4:
+    def interrupted(text):
+        write(text)
+        pieces.append(text)
+        if len(pieces) == first_completion + 4:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(typer, "echo", interrupted)
+    monkeypatch.setattr(cli.chat, "write", interrupted)
     status, output, _ = chat(checkpoint, *QUESTIONS, "w6")
     answers = output.splitlines()
     whole, messages = answers_to(reference, tokenizer, QUESTIONS, max_new_tokens=12)
@@ -151,6 +150,19 @@ def test_an_interrupted_answer_does_not_end_the_chat(chat, checkpoint, tokenizer
     messages.append({"role": "user", "content": "w6"})
     assert (status, answers[:2]) == (0, [whole[0], messages[-2]["content"]])
     assert answers[2:] == [tokenizer.decode(answer_ids(reference, tokenizer, messages, max_new_tokens=12))]
+
+
+def test_input_that_is_no_text_is_named(run, checkpoint, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"w1 \xff\n"), "utf-8"))
+    message = "Error: a message is not text in utf-8: invalid start byte\n"
+    assert run("chat", checkpoint) == (1, "", message)
+
+
+def test_a_prompt_that_is_no_text_is_named(run, checkpoint):  # noqa: F811
+    message = (
+        "Error: texts: expected Unicode text, got half of a surrogate pair, '\\udcff', at character 2 of text 0.\n"
+    )
+    assert run("generate", checkpoint, "--prompt", "w1\udcff") == (1, "", message)
 
 
 def test_a_chat_needs_a_template(chat, checkpoint, tmp_path):

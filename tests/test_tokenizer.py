@@ -199,7 +199,8 @@ def test_chat_template_has_what_templates_use(folder):
 def test_chat_template_that_fails_says_why(folder, template, reason):
     tokenizer = Tokenizer.from_pretrained(folder)
     tokenizer.chat_template = template
-    with refused(FlaxModelsError, f"the chat template does not accept these messages: {reason}"):
+    message = f"the chat template does not accept these messages: {reason} (line 1 of the template)"
+    with refused(FlaxModelsError, message):
         tokenizer.apply_chat_template([{"role": "user", "content": [{"type": "image"}]}])
 
 
@@ -268,7 +269,10 @@ def test_folders_without_a_readable_tokenizer_are_named(folder):
     with refused(CheckpointError, f"{config.name}: invalid JSON ({reason}). Download or copy it again."):
         Tokenizer.from_pretrained(folder)
     file.write_bytes(b"{]")
-    reason = "key must be a string at line 1 column 2"
+    with refused(CheckpointError, f"{file.name}: invalid JSON ({reason}). Download or copy it again."):
+        Tokenizer.from_pretrained(folder)
+    file.write_bytes(b"{}")
+    reason = "Model missing. at line 1 column 2"
     with refused(CheckpointError, f"{file} makes no tokenizer: {reason}. Fetch or convert it again."):
         Tokenizer.from_pretrained(folder)
     file.unlink()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -23,12 +22,14 @@ from flaxmodels.cli.common import (
     Temperature,
     TopK,
     TopP,
-    console,
     load_language_model,
     load_tokenizer,
     sampling,
+    say,
+    write,
 )
-from flaxmodels.cli.generate import Answer
+from flaxmodels.cli.generate import Completion
+from flaxmodels.errors import FlaxModelsError
 
 
 def chat(
@@ -47,12 +48,10 @@ def chat(
 ) -> None:
     """Chat with a language model, a line a message, from a terminal or a pipe.
 
-    `/reset` forgets what was said, `/exit` or Ctrl-D ends, and Ctrl-C stops an answer.
+    `/reset` forgets what was said, `/exit` or Ctrl-D ends, and Ctrl-C stops a completion.
 
     Example: `flaxmodels chat ./SmolLM2.gguf --system "Answer in one sentence."`
     """
-    from flaxmodels.errors import FlaxModelsError
-
     settings = sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     tokenizer = load_tokenizer(model)
     if tokenizer.chat_template is None:
@@ -63,9 +62,9 @@ def chat(
         if line == "/reset":
             conversation.reset()
             continue
-        answer = conversation.reply(line, partial(typer.echo, nl=False))
-        typer.echo()
-        console(stderr=True).print(f"[dim]{answer.speed()}[/]", highlight=False)
+        completion = conversation.reply(line, write)
+        write("\n")
+        say((completion.speed(), "dim"), stderr=True)
 
 
 class Conversation:
@@ -73,7 +72,7 @@ class Conversation:
 
     Attributes:
         messages: all of them, as a chat template takes them.
-        cache: the `DecodingCache` of the last whole answer.
+        cache: the `DecodingCache` of the last whole completion.
     """
 
     def __init__(self, model: Any, tokenizer: Any, system: str | None = None, **settings: Any):
@@ -86,17 +85,17 @@ class Conversation:
         """Forget all messages but the system's."""
         self.messages = list(self._system)
 
-    def reply(self, message: str, write: Callable[[str], Any]) -> Answer:
-        """The answer to a message. Ctrl-C ends it; the conversation goes on from what was written."""
+    def reply(self, message: str, write: Callable[[str], Any]) -> Completion:
+        """The completion of a message. Ctrl-C ends it; the conversation goes on from what was written."""
         self.messages.append({"role": "user", "content": message})
         batch = self._tokenizer(self._tokenizer.apply_chat_template(self.messages), add_special_tokens=False)
-        answer = Answer(self._tokenizer, write)
+        completion = Completion(self._tokenizer, write)
         with suppress(KeyboardInterrupt):
             self.cache = self._model.generate(
-                **batch, past_key_values=self.cache, return_dict_in_generate=True, streamer=answer, **self._settings
+                **batch, past_key_values=self.cache, return_dict_in_generate=True, streamer=completion, **self._settings
             ).past_key_values
-        self.messages.append({"role": "assistant", "content": answer.text})
-        return answer
+        self.messages.append({"role": "assistant", "content": completion.text})
+        return completion
 
 
 def lines() -> Iterator[str]:
@@ -105,7 +104,11 @@ def lines() -> Iterator[str]:
     if prompt:
         with suppress(ImportError):
             import readline  # noqa: F401  gives input() arrow keys and earlier lines
-    with suppress(EOFError):
+    try:
         while (line := input(prompt).strip()) != "/exit":
             if line:
                 yield line
+    except EOFError:
+        return
+    except UnicodeDecodeError as error:
+        raise FlaxModelsError(f"a message is not text in {error.encoding}: {error.reason}") from error

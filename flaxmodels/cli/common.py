@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import sys
 from enum import StrEnum
@@ -10,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 ModelArgument = Annotated[str, typer.Argument(help="A folder, a file of weights (.safetensors, .gguf), or a Hub id.")]
 
@@ -37,10 +39,51 @@ Seed = Annotated[int | None, typer.Option(help="For repeatable samples.")]
 CompilationCache = Annotated[Path | None, typer.Option(help="Folder that keeps compiled programs for later runs.")]
 
 
+_CONTROLS = re.compile(
+    r"[\x00-\x1f\x7f-\x9f]"  # they move the cursor, ring, colour, and worse
+    r"|[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"  # they reverse what is around them
+    r"|[\u2028\u2029]|[\ud800-\udfff]"  # lines, and what no encoding has
+)
+_PIPE_WIDTH = 1_000_000
+_MAX_NAME_WIDTH = 100
+
+
+def printable(text: object, keep: str = "") -> str:
+    """A text with its control characters escaped as Python does, but for those to `keep`.
+
+    Whatever comes from a file or a user goes through it on its way to a terminal.
+    """
+    return _CONTROLS.sub(lambda found: found[0] if found[0] in keep else ascii(found[0])[1:-1], str(text))
+
+
 def console(*, stderr: bool = False) -> Console:
-    """Where a command writes; lines for other programs are not folded."""
-    found = Console(stderr=stderr)
-    return found if found.is_terminal else Console(stderr=stderr, width=1000)
+    """Where a command writes. Nothing is markup, and lines for other programs are not folded."""
+    found = Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    if not found.is_terminal:
+        found.width = _PIPE_WIDTH
+    return found
+
+
+def say(*parts: str | tuple[str, str], stderr: bool = False, keep: str = "") -> None:
+    """Print parts as one line, each a text or a text and its style, with control characters escaped."""
+    styled = [(part, "") if isinstance(part, str) else part for part in parts]
+    text = Text.assemble(*((printable(text, keep), style) for text, style in styled))
+    console(stderr=stderr).print(text, soft_wrap=True)
+
+
+def cell(text: object) -> str:
+    """A text for a table: control characters escaped, and on a terminal cut in the middle if it is long."""
+    text = printable(text)
+    if len(text) <= _MAX_NAME_WIDTH or not console().is_terminal:
+        return text
+    half = _MAX_NAME_WIDTH // 2
+    return f"{text[:half]}…{text[-half + 1 :]}"
+
+
+def write(text: str) -> None:
+    """Write a piece of what a model says: to a terminal with control characters escaped, elsewhere as it is."""
+    sys.stdout.write(printable(text, keep="\n\t") if sys.stdout.isatty() else text)
+    sys.stdout.flush()
 
 
 def described(location: Any, weights: Any, architecture: str | None = None, param_dtype: str = "float32") -> Any:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from flaxmodels.cli.common import Dtype, ModelArgument, console, described, human_bytes
+from flaxmodels.cli.common import Dtype, ModelArgument, described, human_bytes, say
 from flaxmodels.cli.inspect import show_plan
 from flaxmodels.cli.verify import compare_weights
 
@@ -47,9 +47,9 @@ def convert(
         return
     plan = run(location, destination, to.value, param_dtype.value, max_shard_size, architecture, variant, strict)
     size = sum(file.stat().st_size for file in destination.iterdir() if file.is_file())
-    console().print(f"{len(plan.rules)} tensors written to {destination}, {human_bytes(size)}")
+    say(f"{len(plan.rules)} tensors written to {destination}, {human_bytes(size)}")
     if plan.unexpected:
-        console().print(f"[bold yellow]{len(plan.unexpected)} not converted:[/] {', '.join(plan.unexpected)}")
+        say((f"{len(plan.unexpected)} not converted:", "bold yellow"), f" {', '.join(plan.unexpected)}")
     if verify:
         weights = location.weights(variant=variant)
         compare_weights(described(location, weights, architecture), weights, resolve(destination).weights())

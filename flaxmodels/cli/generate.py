@@ -1,10 +1,9 @@
-"""`flaxmodels generate`: continue a prompt, or answer a chat message."""
+"""`flaxmodels generate`: continue a prompt, or reply to a chat message."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -22,10 +21,11 @@ from flaxmodels.cli.common import (
     Temperature,
     TopK,
     TopP,
-    console,
     load_language_model,
     load_tokenizer,
     sampling,
+    say,
+    write,
 )
 
 
@@ -40,7 +40,7 @@ def generate(
     min_p: MinP = 0.0,
     repetition_penalty: RepetitionPenalty = None,
     seed: Seed = None,
-    stop: Annotated[list[str] | None, typer.Option(help="A text that ends the answer; may be repeated.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="A text that ends the completion; may be repeated.")] = None,
     dtype: ComputationDtype = Dtype.float32,
     param_dtype: StorageDtype = None,
     compilation_cache: CompilationCache = None,
@@ -53,13 +53,13 @@ def generate(
     tokenizer = load_tokenizer(model)
     language_model = load_language_model(model, dtype, param_dtype, compilation_cache)
     settings |= {"max_new_tokens": max_new_tokens, "stop_strings": stop or None}
-    answer = complete(language_model, tokenizer, prompt, chat, partial(typer.echo, nl=False), **settings)
-    typer.echo()
-    console(stderr=True).print(f"[dim]{answer.speed()}[/]", highlight=False)
+    completion = complete(language_model, tokenizer, prompt, chat, write, **settings)
+    write("\n")
+    say((completion.speed(), "dim"), stderr=True)
 
 
-class Answer:
-    """The text of one answer, written and timed while it is decoded: a `streamer` of `generate`."""
+class Completion:
+    """The text of one completion, written and timed while it is decoded: a `streamer` of `generate`."""
 
     def __init__(self, tokenizer: Any, write: Callable[[str], Any]):
         self._stream, self._write = tokenizer.stream(), write
@@ -99,9 +99,10 @@ def complete(
     chat: bool,
     write: Callable[[str], Any] = lambda text: None,
     **settings: Any,
-) -> Answer:
-    """The answer to a prompt; `write` gets its text while it is decoded."""
+) -> Completion:
+    """The completion of a prompt; `write` gets its text while it is decoded."""
     text = tokenizer.apply_chat_template([{"role": "user", "content": prompt}]) if chat else prompt
-    answer = Answer(tokenizer, write)
-    model.generate(**tokenizer(text, add_special_tokens=not chat), tokenizer=tokenizer, streamer=answer, **settings)
-    return answer
+    completion = Completion(tokenizer, write)
+    inputs = tokenizer(text, add_special_tokens=not chat)
+    model.generate(**inputs, tokenizer=tokenizer, streamer=completion, **settings)
+    return completion

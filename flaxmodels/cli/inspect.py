@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flaxmodels.cli.common import ModelArgument, console, human_bytes
+from flaxmodels.cli.common import ModelArgument, cell, console, human_bytes, say
 
 
 def inspect(
@@ -32,28 +32,28 @@ def show_plan(model: Any, weights: Any) -> None:
 
     plan = plan_loading(model, weights)
     headers = weights.source.headers
-    screen = console()
-    screen.print(_table(weights.path.name, plan, headers))
+    console().print(_table(weights.path.name, plan, headers))
     total = sum(header.nbytes for header in headers.values())
-    screen.print(
+    say(
         f"{type(model).__name__}, {model.num_parameters():,} parameters; "
         f"{len(headers)} tensors, {human_bytes(total)}, {weights.layout} layout"
     )
     for what, names in (("missing", plan.missing), ("not used", plan.unexpected)):
         if names:
-            screen.print(f"[bold yellow]{len(names)} {what}:[/] {', '.join(names)}")
+            say((f"{len(names)} {what}:", "bold yellow"), f" {', '.join(names)}")
     for wrong in plan.mismatched:
-        screen.print(f"[bold red]{wrong.name}[/]: checkpoint {wrong.found}, model {wrong.expected}")
+        say((wrong.name, "bold red"), f": checkpoint {wrong.found}, model {wrong.expected}")
 
 
 def _table(title: str, plan: Any, headers: Any) -> Any:
     from rich.table import Table
 
-    table = Table("tensor", "shape", "dtype", "size", "ops", "parameter", title=title, title_justify="left")
+    table = Table("tensor", "shape", "dtype", "size", "ops", "parameter", title=cell(title), title_justify="left")
     for rule in plan.rules:
         ops = ", ".join(type(op).__name__ for op in rule.ops) or "-"
         for name in rule.sources:
             header = headers[name]
             size = human_bytes(header.nbytes)
-            table.add_row(name, str(header.shape), header.dtype.name, size, ops, ", ".join(rule.targets))
+            targets = ", ".join(map(cell, rule.targets))
+            table.add_row(cell(name), str(header.shape), header.dtype.name, size, ops, targets)
     return table

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 
-from flaxmodels.cli.common import ModelArgument, console, described
+from flaxmodels.cli.common import ModelArgument, cell, console, described, say
 from flaxmodels.errors import FlaxModelsError
 from interop import torch_bridge
 
@@ -34,8 +35,8 @@ def verify(
     """
     from flaxmodels.files.resolve import resolve
 
-    if plot is not None and not outputs:
-        raise FlaxModelsError("--plot shows the errors of --outputs: pass both")
+    if plot is not None:
+        _check_plot(plot, outputs)
     location, both = resolve(first), [resolve(path).weights() for path in (first, second)]
     model = described(location, both[0], architecture)
     same = compare_weights(model, *both, every=every)
@@ -43,6 +44,16 @@ def verify(
         show_outputs(compare_outputs(type(model), first, second), plot)
     if not same:
         raise typer.Exit(1)
+
+
+def _check_plot(plot: Path, outputs: bool) -> None:
+    """Raises `FlaxModelsError` if nothing could be drawn after the work."""
+    if not outputs:
+        raise FlaxModelsError("--plot shows the errors of --outputs: pass both")
+    if find_spec("matplotlib") is None:
+        raise FlaxModelsError('--plot needs matplotlib. Run: pip install "flaxmodels-jax[plot]"')
+    if not plot.parent.is_dir():
+        raise FlaxModelsError(f"--plot: there is no folder {plot.parent}. Make it, or name another.")
 
 
 def compare_weights(model: Any, first: Any, second: Any, *, every: bool = False) -> bool:
@@ -57,25 +68,25 @@ def compare_weights(model: Any, first: Any, second: Any, *, every: bool = False)
 def show(report: Any, every: bool = False) -> None:
     """Print what differs, and a line that sums it up."""
     from rich.table import Table
+    from rich.text import Text
 
-    screen = console()
     rows = [comparison for comparison in report.compared if every or not comparison.same]
     if rows:
         table = Table("parameter", "dtypes", "same", "relative error")
         for row in rows:
             table.add_row(
-                row.name,
+                cell(row.name),
                 " / ".join(dict.fromkeys(map(str, row.dtypes))),
-                "yes" if row.same else "[bold red]no[/]",
+                "yes" if row.same else Text("no", "bold red"),
                 f"{row.error:.2e}",
             )
-        screen.print(table)
+        console().print(table)
     for name in report.apart:
-        screen.print(f"[bold red]only in one, or of another shape:[/] {name}", highlight=False)
+        say(("only in one, or of another shape:", "bold red"), f" {name}")
     same = sum(comparison.same for comparison in report.compared)
     cast = sum(comparison.same and len(set(comparison.dtypes)) > 1 for comparison in report.compared)
     note = f", {cast} of them after a cast" if cast else ""
-    screen.print(f"{same} of {len(report.compared) + len(report.apart)} parameters are the same bit for bit{note}")
+    say(f"{same} of {len(report.compared) + len(report.apart)} parameters are the same bit for bit{note}")
 
 
 def compare_outputs(model_class: Any, first: str, second: str) -> dict[str, float]:
@@ -111,20 +122,18 @@ def show_outputs(errors: dict[str, float], plot: Path | None) -> None:
 
     table = Table("output", "relative error")
     for name, error in errors.items():
-        table.add_row(name, f"{error:.2e}")
+        table.add_row(cell(name), f"{error:.2e}")
     console().print(table)
     if plot is not None:
         draw(errors, plot)
-        console().print(f"drawn in {plot}")
+        say(f"drawn in {plot}")
 
 
 def draw(errors: dict[str, float], path: Path) -> None:
     """A PNG of the relative errors, one bar each, on a logarithmic scale."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise FlaxModelsError('--plot needs matplotlib. Run: pip install "flaxmodels-jax[plot]"') from error
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(max(6, 0.4 * len(errors)), 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
