@@ -29,8 +29,10 @@ from flaxmodels.fields import (
     too_deep,
     unknown_names,
 )
+from flaxmodels.files.commit import replace_text
 from flaxmodels.files.reading import read_json
 from flaxmodels.files.resolve import CONFIG_NAME, resolve, split_hub_kwargs
+from flaxmodels.files.saved_files import SAVED_FILES, saved_files
 
 METADATA = frozenset(
     {
@@ -241,7 +243,7 @@ class PreTrainedConfig:
                 contents of another `model_type`; overrides that are no fields.
         """
         _refuse_unknown(cls, overrides, METADATA)
-        values = cls.own_part(values)
+        values = {name: value for name, value in cls.own_part(values).items() if name != SAVED_FILES}
         _refuse(cls, too_deep(values))
         given, overrides = cls._own_names(values, but=overrides), cls._own_names(overrides)
         for name in cls.sub_configs.keys() & overrides.keys():
@@ -319,8 +321,8 @@ class PreTrainedConfig:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `config.json` into `folder`, which is made if absent."""
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        (Path(folder) / CONFIG_NAME).write_text(self.to_json_string(), encoding="utf-8")
+        record = {SAVED_FILES: found} if (found := saved_files(Path(folder))) else {}
+        replace_text(Path(folder), CONFIG_NAME, self.to_json_string(**record))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {self.to_json_string()}"

@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from flaxmodels.arguments import check_arguments
 from flaxmodels.checkpoint import load, save
-from flaxmodels.checkpoint.hosts import crew_of
+from flaxmodels.checkpoint.hosts import process_group_of
 from flaxmodels.checkpoint.into import load_into
 from flaxmodels.checkpoint.mapping import optional, torch_view
 from flaxmodels.checkpoint.params import DeviceSource, ParamsSource
@@ -224,8 +224,10 @@ def _load(
 def save_pretrained(
     model: Any,
     save_directory: str | Path,
-    is_main_process: bool = True,
-    params: Params | None = None,
+    params_or_is_main_process: Mapping[str, Any] | bool | None = None,
+    *,
+    params: Mapping[str, Any] | None = None,
+    is_main_process: bool | None = None,
     max_shard_size: int | str = "5GB",
     safe_serialization: bool = True,
     variant: str | None = None,
@@ -234,13 +236,19 @@ def save_pretrained(
     """Save the weights and the configuration into a folder, all at once or not at all.
 
     Parameters that several processes share are saved by all of them together: each calls this with the same
-    arguments, and a folder that all see.
+    arguments, and a folder that all see. If one fails, all do. A process that is killed is noticed by the others, but
+    not that of number 0: without it JAX ends them.
+
+    Of the weights of this variant that are in the folder, those go that an earlier save has written, in whatever
+    format, and those that would be loaded in place of the new ones. Each is logged; other files stay. `config.json`
+    records what was written.
 
     Args:
-        save_directory: made if absent. Weights that an earlier save of this variant left there, in whatever
-            format, go.
-        is_main_process: nothing is written if false.
+        save_directory: made if absent.
+        params_or_is_main_process: a mapping is `params`, as in the retired Flax classes; a bool is `is_main_process`,
+            as in the torch classes.
         params: saved in place of the model's own.
+        is_main_process: nothing is written if false; true by default.
         max_shard_size: bytes, or "5GB", "200MB" and the like; more than that is split, with an index.
         safe_serialization: `format="torch"` if true, else `format="flax"`.
         variant: saves as `model.{variant}.safetensors` and the like.
@@ -248,22 +256,51 @@ def save_pretrained(
             `flax_model.msgpack`; "flax-safetensors"; "orbax", the folder `flax_model.orbax`.
 
     Raises:
-        CheckpointError: the disk is full or the folder is not writable; what was there is unchanged.
+        CheckpointError: the disk is full or the folder is not writable, or another process has failed; what was there
+            is unchanged. Or the folder holds what looks like an interrupted save and is none.
+        FlaxModelsError: parameters that do not fit the model, an unknown format, or not a size.
+        TypeError: a second argument that is neither a mapping nor a bool, or is given by keyword too.
     """
+    params, is_main_process = _second_argument(params_or_is_main_process, params, is_main_process)
     if not is_main_process:
         return
     found = functional(model)
     values = dict(zip(found.paths, found.values(params), strict=True))
     model._check_shapes(values)
     chosen = save.format_named(format or ("torch" if safe_serialization else "flax"))
-    leaves = DeviceSource(values) if chosen.is_tree else ParamsSource(values)
+    group = process_group_of(values.values())
+    leaves = DeviceSource(values) if chosen.is_tree else ParamsSource(values, before_gather=group.agree)
     source = chosen.view(model, leaves)
     stored = {"dtype" if "dtype" in vars(model.config) else "torch_dtype": _widest_dtype(values)}
     texts = {CONFIG_NAME: model.config.to_json_string(architectures=[type(model).__name__], **stored)}
     if model.generation_config.to_dict() != GenerationConfig.from_model_config(model.config).to_dict():
         texts[GENERATION_CONFIG_NAME] = model.generation_config.to_json_string()
-    crew = crew_of(values.values())
-    save.save_checkpoint(Path(save_directory), source, texts, chosen, max_shard_size, variant, crew=crew)
+    save.save_checkpoint(Path(save_directory), source, texts, chosen, max_shard_size, variant, group=group)
+
+
+def _second_argument(
+    second: Any, params: Mapping[str, Any] | None, is_main_process: bool | None
+) -> tuple[Params | None, bool]:
+    """The parameters and whether this is the main process, from the arguments of `save_pretrained`."""
+    if isinstance(second, Mapping):
+        name, given, params = "params", params, second
+    elif isinstance(second, bool):
+        name, given, is_main_process = "is_main_process", is_main_process, second
+    elif second is None:
+        name, given = "", None
+    else:
+        raise TypeError(
+            "save_pretrained() takes params (a mapping) or is_main_process (a bool) as its second argument, got "
+            f"{type(second).__name__}: pass the others by keyword"
+        )
+    if given is not None:
+        raise TypeError(f"save_pretrained() got {name} twice: as its second argument and by keyword")
+    return None if params is None else _as_dicts(params), is_main_process is None or is_main_process
+
+
+def _as_dicts(params: Mapping[str, Any]) -> Params:
+    """The same tree in plain dicts, which JAX takes apart; it would take other mappings for leaves."""
+    return {name: _as_dicts(value) if isinstance(value, Mapping) else value for name, value in params.items()}
 
 
 def state_dict(model: Any, params: Params | None = None) -> dict[str, np.ndarray]:

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
+from flaxmodels.checkpoint.hosts import gather
 from interop.ops import full_index
 from interop.source import Header, Index
 
 
 class ParamsSource:
-    """A `Source` over arrays of numpy or jax by "/"-joined path; read into the memory of the host."""
+    """A `Source` over arrays of numpy or jax by "/"-joined path; read into the memory of the host.
 
-    def __init__(self, values: Mapping[str, Any]):
+    `before_gather` is called before an array that processes share is gathered from them.
+    """
+
+    def __init__(self, values: Mapping[str, Any], before_gather: Callable[[], object] = lambda: None):
         self.values = values
+        self.before_gather = before_gather
         self.headers = {name: Header(tuple(value.shape), np.dtype(value.dtype)) for name, value in values.items()}
 
     def read(self, name: str, index: Index | None = None) -> np.ndarray:
         """The array or a box of it. Every process must read in the same order where processes share an array."""
-        return _on_host(self.values[name], index)
+        return _on_host(self.values[name], index, self.before_gather)
 
 
 class DeviceSource(ParamsSource):
@@ -33,7 +37,7 @@ class DeviceSource(ParamsSource):
         return value if index in (None, full_index(value.shape)) else value[(*index, ...)]
 
 
-def _on_host(array: Any, index: Index | None) -> np.ndarray:
+def _on_host(array: Any, index: Index | None, before_gather: Callable[[], object]) -> np.ndarray:
     """A box of an array. What lies on several devices is put together from their parts: `numpy.asarray` would keep
     the whole on the host for as long as the array lives."""
     box = full_index(array.shape) if index is None else index
@@ -42,8 +46,8 @@ def _on_host(array: Any, index: Index | None) -> np.ndarray:
     if array.is_fully_replicated:
         return np.asarray(array.addressable_data(0))[(*box, ...)]
     if not array.is_fully_addressable:
-        part = array if box == full_index(array.shape) else array[box]
-        return np.asarray(multihost_utils.process_allgather(part, tiled=True))
+        before_gather()
+        return gather(array, box)
     joined = np.empty([part.stop - part.start for part in box], array.dtype)
     for shard in array.addressable_shards:
         overlap = [_overlap(part, held, size) for part, held, size in zip(box, shard.index, array.shape, strict=True)]

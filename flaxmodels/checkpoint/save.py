@@ -7,20 +7,23 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from flaxmodels.checkpoint.mapping import flax_view, torch_file_view, unrolled_view
+from flaxmodels.checkpoint.superseded import Superseded, superseded
 from flaxmodels.errors import FlaxModelsError
-from flaxmodels.files.commit import Crew, replacing
+from flaxmodels.files.commit import replacing
 from flaxmodels.files.msgpack import write_msgpack
 from flaxmodels.files.orbax import write_orbax
-from flaxmodels.files.resolve import FLAX_SAFETENSORS, MSGPACK, ORBAX, SAFETENSORS, is_weight_file
+from flaxmodels.files.process_group import ProcessGroup
+from flaxmodels.files.resolve import CONFIG_NAME, FLAX_SAFETENSORS, MSGPACK, ORBAX, SAFETENSORS
 from flaxmodels.files.safetensors import write_safetensors
+from flaxmodels.files.saved_files import SAVED_FILES, saved_files, size_of
 from flaxmodels.files.shards import index_json, parse_size, plan_shards, shard_names
+from flaxmodels.files.weight_names import is_weight_file, names_of
 from interop.source import Header, Source
 
 
@@ -44,7 +47,7 @@ class Format:
         return self.file_name == ORBAX
 
     def stem_and_suffix(self, variant: str | None) -> tuple[str, str]:
-        """What comes before and behind the number of a shard."""
+        """What comes before and after the number of a shard."""
         stem, suffix = self.file_name.rsplit(".", 1)
         return f"{stem}.{variant}" if variant else stem, f".{suffix}"
 
@@ -80,37 +83,68 @@ def save_checkpoint(
     max_shard_size: int | str,
     variant: str | None = None,
     extra_files: Iterable[Path] = (),
-    crew: Crew | None = None,
+    group: ProcessGroup | None = None,
     before_commit: Callable[[], None] = lambda: None,
 ) -> None:
     """Replace the checkpoint in `folder`, all at once or not at all.
 
+    Of the weights of this variant that are there before, those go that an earlier save has written, in whatever
+    format, and those that would be loaded in place of the new ones. Each is logged; other files stay.
+
     Args:
-        folder: made if absent. Weights that an earlier save of this variant left there, in whatever format, go.
+        folder: made if absent.
         source: the tensors, under the names and in the layout of `format`.
-        texts: contents of the files beside the weights by name, `config.json` among them.
+        texts: contents of the files beside the weights by name, `config.json` among them. That also records which
+            files of weights the save has written.
         max_shard_size: bytes, or "5GB" and the like.
         extra_files: copied beside the weights, such as a tokenizer.
-        crew: the processes that save together: each writes its share of the shards, and the first of them the rest.
+        group: the processes that save together: each writes its share of the shards, and the main process the rest.
         before_commit: called when all is written; if it raises an error, the folder stays as it was.
+
+    Raises:
+        CheckpointError: the disk is full or the folder is not writable, or another process of the group has failed.
     """
-    crew = crew or Crew()
-    with replacing(folder, partial(is_weight_file, variant=variant), crew) as staging:
-        if format.is_tree:
-            (name,) = shard_names(*format.stem_and_suffix(variant), 1)
-            write_orbax(staging / name, {name: source.read(name) for name in source.headers})
-        else:
-            _write_weights(staging, source, format, max_shard_size, variant, crew)
-        if crew.leads:
+    group = group or ProcessGroup()
+    before = Superseded()
+
+    def finish(staging: Path) -> tuple[str, ...]:
+        nonlocal before
+        before = _record(folder, staging, texts[CONFIG_NAME], variant)
+        return before.removed
+
+    with replacing(folder, finish, group) as staging:
+        _write_weights(staging, source, format, max_shard_size, variant, group)
+        if group.is_main:
             for name, text in texts.items():
                 (staging / name).write_text(text, encoding="utf-8")
             for file in extra_files:
                 shutil.copy(file, staging / file.name)
         before_commit()
+    before.log(folder)
+
+
+def _record(folder: Path, staging: Path, config: str, variant: str | None) -> Superseded:
+    """Write into the new `config.json` which weights are this library's; what becomes of those that are there."""
+    written = {path.name: size_of(path) for path in staging.iterdir() if is_weight_file(path.name)}
+    before = superseded(folder, written, variant)
+    kept = {name: size for name, size in saved_files(folder).items() if name not in before.removed}
+    content = json.loads(config) | {SAVED_FILES: kept | written}
+    (staging / CONFIG_NAME).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return before
 
 
 def _write_weights(
-    folder: Path, source: Source, format: Format, max_shard_size: int | str, variant: str | None, crew: Crew
+    folder: Path, source: Source, format: Format, max_shard_size: int | str, variant: str | None, group: ProcessGroup
+) -> None:
+    if format.is_tree:
+        name, _ = names_of(format.file_name, variant)
+        write_orbax(folder / name, {name: source.read(name) for name in source.headers}, group)
+    else:
+        _write_files(folder, source, format, max_shard_size, variant, group)
+
+
+def _write_files(
+    folder: Path, source: Source, format: Format, max_shard_size: int | str, variant: str | None, group: ProcessGroup
 ) -> None:
     """Write one file, or shards of at most `max_shard_size` and their index."""
     headers = source.headers
@@ -124,10 +158,8 @@ def _write_weights(
 
         for number, (name, tensors) in enumerate(zip(names, shards, strict=True)):
             # Reading an array that processes share needs them all, so those that do not keep a shard write it too.
-            path = folder / name if number % crew.count == crew.index else Path(os.devnull)
+            path = folder / name if number % group.count == group.index else Path(os.devnull)
             format.write(path, {tensor: headers[tensor] for tensor in tensors}, read)
-    crew.wait("shards written")
-    if len(shards) > 1 and crew.leads:
+    if len(shards) > 1 and group.is_main:
         index = index_json(dict(zip(names, shards, strict=True)), headers)
-        middle = f".{variant}" if variant else ""
-        (folder / f"{format.file_name}.index{middle}.json").write_text(json.dumps(index, indent=2) + "\n")
+        (folder / names_of(format.file_name, variant)[1]).write_text(json.dumps(index, indent=2) + "\n")

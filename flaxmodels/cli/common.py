@@ -109,6 +109,7 @@ def described(location: Any, weights: Any, architecture: str | None = None, para
 def tokenizer_path(location: Any) -> Path:
     """Where the tokenizer of a model is: the GGUF file itself, or the folder with `tokenizer.json`."""
     from flaxmodels.errors import CheckpointError
+    from flaxmodels.files.committed import folder_of
 
     if location.file is not None and location.file.endswith(".gguf"):
         return Path(location.root) / location.file
@@ -117,7 +118,7 @@ def tokenizer_path(location: Any) -> Path:
         raise CheckpointError(f"{location.root} has no tokenizer.json: add the tokenizer's files to it")
     for name in ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"):
         location.find(name)
-    return found.parent
+    return folder_of(found)
 
 
 def load_tokenizer(model: str) -> Any:

@@ -35,6 +35,10 @@ def damaged(path: Path, problem: str) -> CheckpointError:
     return CheckpointError(f"{shown(path.name)}: {problem}. Download or copy it again.")
 
 
+COMMITTED = ".flaxmodels-committed"
+"""The folder in which a finished save holds its files until they are moved into the folder above."""
+
+
 class FileMap(mmap.mmap):
     """A read-only map of a file."""
 
@@ -105,7 +109,7 @@ def open_bytes(path: Path, *, mmap: bool = True) -> FileBytes:
         CheckpointError: the file cannot be opened, or is a Git LFS pointer instead of the file itself.
     """
     try:
-        with path.open("rb") as file:
+        with _open(path) as file:
             if os.fstat(file.fileno()).st_size == 0:
                 return np.empty(0, np.uint8)
             data = _mapped(file) if mmap else FileCopies(path, file)
@@ -115,6 +119,16 @@ def open_bytes(path: Path, *, mmap: bool = True) -> FileBytes:
     if data[:23].tobytes() == b"version https://git-lfs":
         raise CheckpointError(f"{shown(path.name)}: a Git LFS pointer, not the file itself. Run `git lfs pull`.")
     return data
+
+
+def _open(path: Path) -> BinaryIO:
+    """The file, or the one that was moved out of a commit since it was found there."""
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        if path.parent.name != COMMITTED:
+            raise
+        return (path.parent.parent / path.name).open("rb")
 
 
 def _mapped(file: BinaryIO) -> np.ndarray:

@@ -6,12 +6,13 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from flaxmodels.errors import CheckpointError
 from flaxmodels.files import foreign
-from flaxmodels.files.commit import recover
+from flaxmodels.files.committed import current, folder_of, of_one_save
 from flaxmodels.files.gguf import GGUFFile
 from flaxmodels.files.h5 import H5File
 from flaxmodels.files.msgpack import MsgpackFile
@@ -45,17 +46,6 @@ WEIGHT_FILES = (SAFETENSORS, FLAX_SAFETENSORS, MSGPACK, ORBAX, "pytorch_model.bi
 _INDEX = re.compile(r"\.index\.(.+\.)?json$")
 
 
-def is_weight_file(name: str, variant: str | None = None) -> bool:
-    """Whether a file of that name holds weights of that variant, or their index, as the usual tools name them."""
-    middle = re.escape(f".{variant}") if variant else ""
-    pattern = (
-        rf"(model|flax_model|pytorch_model){middle}(-\d{{5}}-of-\d{{5}})?\.(safetensors|msgpack|bin)"
-        rf"|(model|flax_model|pytorch_model)\.(safetensors|msgpack|bin)\.index{middle}\.json"
-        rf"|flax_model{middle}\.orbax"
-    )
-    return re.fullmatch(pattern, name) is not None
-
-
 def split_hub_kwargs(kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The keywords that are for the Hub, and the others."""
     hub = {name: value for name, value in kwargs.items() if name in HUB_KWARGS}
@@ -80,7 +70,7 @@ class Weights:
 
     def check_unchanged(self) -> None:
         """Raise `CheckpointError` if a file has changed or gone since it was opened."""
-        changed = [path.name for path, then in self.files.items() if _state(path) != then]
+        changed = [path.name for path, then in self.files.items() if _state(_now_at(path)) != then]
         if changed:
             problem = f"changed while {'it was' if len(changed) == 1 else 'they were'} read"
             raise CheckpointError(f"{listed(changed)} {problem}: try again when nothing writes there")
@@ -105,8 +95,7 @@ class Location:
         if not self.root:
             return None
         if self.is_local:
-            path = Path(self.root) / name
-            return path if path.is_file() or (path / METADATA).is_file() else None
+            return current(Path(self.root), name)
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
 
@@ -143,7 +132,7 @@ class Location:
         path = self.find(file)
         if path is None:
             raise CheckpointError(f"{self.root} has no {file}: check the name")
-        return Location(str(path.parent), True, path.name)
+        return _at(path)
 
     def config(self) -> dict[str, Any]:
         """The contents of `config.json`, or what a GGUF file says in its place."""
@@ -216,6 +205,9 @@ class Location:
         if not self.is_local:
             for name in files:
                 self.find(name)
+        return of_one_save(path, partial(self._open_shards, mmap=mmap))
+
+    def _open_shards(self, path: Path, *, mmap: bool) -> Weights:
         opened: dict[str, Weights] = {}
 
         def opener(shard: Path) -> Source:
@@ -243,18 +235,22 @@ NOWHERE = Location("", False)
 def resolve(name_or_path: str | Path, **hub: Any) -> Location:
     """The location of a model, from a folder, a file of weights, or a Hub id."""
     path = Path(name_or_path).expanduser()
-    if path.is_file():
-        return Location(str(path.parent), True, path.name)
-    if (path / METADATA).is_file():
-        return Location(str(path.parent), True, path.name)
-    if path.is_dir():
+    is_folder = path.is_dir() and not (path / METADATA).is_file()
+    if not is_folder and (file := current(path.parent, path.name)):
+        return _at(file)
+    if is_folder:
         folder = path / (hub.get("subfolder") or "")
-        recover(folder)
-        ggufs = [] if (folder / CONFIG_NAME).exists() else list(folder.glob("*.gguf"))
+        ggufs = [] if current(folder, CONFIG_NAME) else list(folder.glob("*.gguf"))
         return Location(str(folder), True, ggufs[0].name if len(ggufs) == 1 else None)
     if path.is_absolute() or str(name_or_path).startswith((".", "~")):
         raise CheckpointError(f"{name_or_path} does not exist: check the path")
     return Location(str(name_or_path), False, hub=hub)
+
+
+def _at(path: Path) -> Location:
+    """The location of one file, or tree of Orbax, that `current` has found."""
+    folder = folder_of(path)
+    return Location(str(folder), True, str(path.relative_to(folder)))
 
 
 def open_weights(path: Path, location: Location | None = None, *, mmap: bool = True) -> Weights:
@@ -273,7 +269,8 @@ def open_weights(path: Path, location: Location | None = None, *, mmap: bool = T
     Raises:
         CheckpointError: the file is absent, damaged, of an unknown kind, or one that another tool has to convert.
     """
-    weights = _open(path, location or Location(str(path.parent), True), mmap)
+    path = current(folder_of(path), path.name) or path
+    weights = _open(path, location or Location(str(folder_of(path)), True), mmap)
     return _unwrapped(replace(weights, source=dequantised(weights.source)))
 
 
@@ -309,6 +306,11 @@ def _open_file(path: Path, mmap: bool) -> tuple[Source, str]:
             return torch_bridge.TorchPickle(path, mmap=mmap), "torch"
     expected = ".safetensors, .msgpack, .bin, .pt, .pth, .ckpt, .h5 or .gguf"
     raise CheckpointError(f"{shown(path.name)} is not a file of weights: expected {expected}")
+
+
+def _now_at(path: Path) -> Path:
+    """Where a file is that a save may have moved into place since."""
+    return path if path.exists() else folder_of(path) / path.name
 
 
 def _state(path: Path) -> tuple[int, int]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from flaxmodels.errors import CheckpointError, FlaxModelsError
 from flaxmodels.files.arrays import contiguous
+from flaxmodels.files.committed import current, folder_of
 from flaxmodels.files.reading import damaged, read_json
 from interop.errors import listed, shown
 from interop.source import Header, Index, Source
@@ -150,9 +151,9 @@ def _is_plain(file: str) -> bool:
 
 def _shard_paths(path: Path, weight_map: Mapping[str, str]) -> dict[str, Path]:
     """Paths of the shards by file name; all of them are there."""
-    paths = {file: path.with_name(file) for file in dict.fromkeys(weight_map.values())}
-    absent = [file for file, shard in paths.items() if not os.path.isfile(shard)]
+    paths = {file: current(folder_of(path), file) for file in dict.fromkeys(weight_map.values())}
+    absent = [file for file, shard in paths.items() if shard is None]
     if absent:
         problem = f"shards that it names are absent: {listed(absent)}"
         raise CheckpointError(f"{shown(path.name)}: {problem}. Download them too.")
-    return paths
+    return {file: shard for file, shard in paths.items() if shard is not None}

@@ -13,6 +13,7 @@ from annotated_types import Interval, Len, Predicate, doc
 
 from flaxmodels.errors import CheckpointError, ConfigError
 from flaxmodels.fields import MAX_INT, Positive, Rate, TokenId, fields_of, kind_of, shown, too_deep, unknown_names
+from flaxmodels.files.commit import replace_text
 from flaxmodels.files.reading import read_json
 
 GENERATION_CONFIG_NAME = "generation_config.json"
@@ -275,8 +276,7 @@ class GenerationConfig:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `generation_config.json` into `folder`, which is made if absent."""
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        (Path(folder) / GENERATION_CONFIG_NAME).write_text(self.to_json_string(), encoding="utf-8")
+        replace_text(Path(folder), GENERATION_CONFIG_NAME, self.to_json_string())
 
     def to_dict(self) -> dict[str, Any]:
         """The values that were given."""

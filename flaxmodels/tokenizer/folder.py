@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flaxmodels.errors import CheckpointError
+from flaxmodels.files.committed import current
 from flaxmodels.files.reading import read_json
 from flaxmodels.tokenizer.json_limits import check
 from flaxmodels.tokenizer.parts import SPECIAL_TOKENS, Parts, build, is_text, shown
@@ -19,8 +20,8 @@ def read_folder(folder: Path) -> Parts:
         CheckpointError: there is no `tokenizer.json`, or one of the files cannot be read, has a value of a wrong
             type, or asks for time or memory out of proportion to its size.
     """
-    file = folder / "tokenizer.json"
-    if not file.is_file():
+    file = current(folder, "tokenizer.json")
+    if file is None:
         raise CheckpointError(
             f"there is no tokenizer.json in {folder}. Name a folder with one, or a .gguf file. transformers' "
             "AutoTokenizer.from_pretrained(...).save_pretrained(...) makes one of older files."
@@ -29,12 +30,12 @@ def read_folder(folder: Path) -> Parts:
 
     check(file, read_json(file))
     backend = build(file, lambda: Backend.from_file(str(file)))
-    config = _settings(folder / "tokenizer_config.json") | _settings(folder / "special_tokens_map.json")
+    config = _settings(folder, "tokenizer_config.json") | _settings(folder, "special_tokens_map.json")
     # A token is a text, or a dict that says how the text is matched.
     stated = {name: config.get(name) for name in SPECIAL_TOKENS}
     texts = {name: token["content"] if isinstance(token, dict) else token for name, token in stated.items()}
     tokens = {name: text for name, text in texts.items() if text}
-    return backend, tokens, _chat_template(folder / "chat_template.jinja", config.get("chat_template"))
+    return backend, tokens, _chat_template(current(folder, "chat_template.jinja"), config.get("chat_template"))
 
 
 def _is_token(value: Any) -> bool:
@@ -57,8 +58,9 @@ _CHECKS: Mapping[str, _Check] = {
 """What is used of the files beside `tokenizer.json`, and what it may be."""
 
 
-def _settings(file: Path) -> dict[str, Any]:
-    settings = read_json(file) if file.is_file() else {}
+def _settings(folder: Path, name: str) -> dict[str, Any]:
+    file = current(folder, name)
+    settings = {} if file is None else read_json(file)
     problems = [
         f"{key}: expected {expected}, got {shown(settings[key])}"
         for key, (is_right, expected) in _CHECKS.items()
@@ -69,8 +71,8 @@ def _settings(file: Path) -> dict[str, Any]:
     return settings
 
 
-def _chat_template(file: Path, stated: str | list[dict[str, str]] | None) -> str | None:
-    if file.is_file():
+def _chat_template(file: Path | None, stated: str | list[dict[str, str]] | None) -> str | None:
+    if file is not None:
         return _text(file)
     if isinstance(stated, list):
         return {named["name"]: named["template"] for named in stated}.get("default")

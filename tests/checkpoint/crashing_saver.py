@@ -1,4 +1,4 @@
-"""A server that saves over checkpoints and is killed in the middle. See `test_save.py`.
+"""A server that saves over checkpoints and is killed in the middle. See `test_kills.py`.
 
 Each line of its input is a folder, a way to save and a moment. A child process saves there. If the moment is an
 integer n, it kills itself with SIGKILL just before its n-th access to the file system; if it is a float, it is killed
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import orbax.checkpoint  # noqa: F401  here, so that each child need not
 from tqdm import tqdm
 
 from flaxmodels.checkpoint.convert import convert
@@ -31,17 +32,19 @@ WAYS = {
     "torch": {"max_shard_size": 12000},
     "flax": {"safe_serialization": False, "max_shard_size": 12000},
     "one file": {},
+    "flax-safetensors": {"format": "flax-safetensors", "max_shard_size": 12000},
+    "orbax": {"format": "orbax"},
     "convert": None,
 }
 
 
-def save(folder: str, way: str, model: LlamaModel) -> None:
-    """A checkpoint in which all parameters are 2."""
-    values = jax.tree.map(lambda leaf: np.full(leaf.shape, 2, leaf.dtype), model.params_shape_tree)
+def save(folder: str, way: str, model: LlamaModel, value: float = 2) -> None:
+    """A checkpoint in which all parameters are that value."""
+    values = jax.tree.map(lambda leaf: np.full(leaf.shape, value, leaf.dtype), model.params_shape_tree)
     if WAYS[way] is not None:
         model.save_pretrained(folder, params=values, **WAYS[way])
         return
-    state = {name: np.full(header.shape, 2, header.dtype) for name, header in torch_headers(model).items()}
+    state = {name: np.full(header.shape, value, header.dtype) for name, header in torch_headers(model).items()}
     weights = Weights(Path("model.safetensors"), ParamsSource(state), "torch")
     config = model.config.to_json_string(architectures=["LlamaModel"])
     convert(model, weights, Path(folder), to="flax", config=config, max_shard_size=12000)
@@ -77,7 +80,7 @@ def serve(config: dict) -> None:
     tqdm.set_lock(threading.RLock())
     tqdm.monitor_interval = 0
     model = LlamaModel.abstract(config)
-    for way in WAYS:
+    for way in WAYS.keys() - {"orbax"}:
         with tempfile.TemporaryDirectory() as folder:
             save(folder, way, model)
     for line in sys.stdin:
@@ -85,6 +88,9 @@ def serve(config: dict) -> None:
         if child := os.fork():
             print(outcome(child, moment), flush=True)
             continue
+        if way == "orbax":  # Orbax asks a backend who it is, and no process with a backend can be forked
+            jax.config.update("jax_platforms", "cpu")
+            jax.devices()
         if isinstance(moment, int):
             kill_at(moment)
         save(folder, way, model)

@@ -5,12 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
+from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +14,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from checkpoint.crashing_saver import WAYS
+from flax.core import freeze
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from models.comparisons import same_params
 from models.tiny_configs import FAMILIES
@@ -116,25 +112,53 @@ def test_params_and_sizes_that_cannot_be_saved(model, tmp_path):
     )
 
 
-# ---- what goes and what stays
+def test_the_second_argument_is_the_parameters_or_the_main_process(model, tmp_path):
+    ones = jax.tree.map(jnp.ones_like, model.params)
+    for number, given in enumerate([ones, freeze(ones), MappingProxyType(ones)]):
+        model.save_pretrained(tmp_path / str(number), given)
+        assert same_params(LlamaModel.from_pretrained(tmp_path / str(number)).params, ones)
+    model.save_pretrained(tmp_path / "true", True)
+    model.save_pretrained(tmp_path / "none", None)
+    model.save_pretrained(tmp_path / "false", False)
+    model.save_pretrained(tmp_path / "keyword", is_main_process=False, params=ones)
+    assert {path.name for path in tmp_path.iterdir()} == {"0", "1", "2", "true", "none"}
+    for name in ("true", "none"):
+        assert same_params(LlamaModel.from_pretrained(tmp_path / name).params, model.params)
 
 
-@pytest.mark.parametrize("second", [{}, {"max_shard_size": 9000}, {"safe_serialization": False}])
-@pytest.mark.parametrize("first", [{"max_shard_size": 6000}, {"safe_serialization": False, "max_shard_size": 6000}])
-def test_weights_of_an_earlier_save_go_and_foreign_files_stay(model, tmp_path, first, second):
-    for name, text in FOREIGN.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    (tmp_path / "pytorch_model.bin").write_text("stale")
-    model.save_pretrained(tmp_path, **first)
-    model.save_pretrained(tmp_path, **second)
-    model.save_pretrained(tmp_path / "clean", **second)
-    assert files_in(tmp_path) - {f"clean/{name}" for name in files_in(tmp_path / "clean")} == {
-        *FOREIGN,
-        *files_in(tmp_path / "clean"),
-    }
-    assert {name: (tmp_path / name).read_text() for name in FOREIGN} == FOREIGN
-    assert same_params(LlamaModel.from_pretrained(tmp_path).params, model.params)
+@pytest.mark.parametrize(
+    ("second", "keywords", "message"),
+    [
+        (
+            "5GB",
+            {},
+            "save_pretrained() takes params (a mapping) or is_main_process (a bool) as its second argument, got str: "
+            "pass the others by keyword",
+        ),
+        (
+            1,
+            {},
+            "save_pretrained() takes params (a mapping) or is_main_process (a bool) as its second argument, got int: "
+            "pass the others by keyword",
+        ),
+        ({}, {"params": {}}, "save_pretrained() got params twice: as its second argument and by keyword"),
+        (
+            True,
+            {"is_main_process": True},
+            "save_pretrained() got is_main_process twice: as its second argument and by keyword",
+        ),
+    ],
+)
+def test_second_arguments_that_are_neither(model, tmp_path, second, keywords, message):
+    with pytest.raises(TypeError) as error:
+        model.save_pretrained(tmp_path / "x", second, **keywords)
+    assert str(error.value) == message
+    assert not (tmp_path / "x").exists()
+
+
+def test_everything_further_is_by_keyword(model, tmp_path):
+    with pytest.raises(TypeError, match=r"takes from 2 to 3 positional arguments but 4 were given"):
+        model.save_pretrained(tmp_path / "x", True, model.params)
 
 
 def test_variants_live_side_by_side(model, tmp_path):
@@ -181,72 +205,3 @@ def test_a_full_disk_leaves_the_checkpoint_before(model, tmp_path, monkeypatch, 
     )
     assert files_in(tmp_path) == before
     assert same_params(LlamaModel.from_pretrained(tmp_path).params, model.params)
-
-
-@pytest.fixture(scope="module")
-def killed_saver():
-    """A function that saves in another process, which is killed at an access to the file system, or survives."""
-    script = Path(__file__).with_name("crashing_saver.py")
-    # A JAX backend has threads, and a fork of a process with threads may hang.
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "JAX_PLATFORMS": "none"}
-    command = [sys.executable, "-W", "ignore", str(script), json.dumps(CONFIG | {"rms_norm_eps": 0.5})]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    ) as process:
-
-        def survives(folder: Path, way: str, moment: int | float) -> bool:
-            process.stdin.write(json.dumps([str(folder), way, moment]) + "\n")
-            process.stdin.flush()
-            status = int(process.stdout.readline())
-            assert status in (0, signal.SIGKILL), f"the process that saves ended with status {status}"
-            return status == 0
-
-        yield survives
-        process.stdin.close()
-
-
-def version_in(folder: Path) -> int:
-    """1 or 2: what all the parameters are, and what the configuration says."""
-    loaded = LlamaModel.from_pretrained(folder)
-    values = {float(value) for leaf in jax.tree.leaves(loaded.params) for value in np.unique(leaf)}
-    assert values in ({1.0}, {2.0})
-    assert (loaded.config.rms_norm_eps == 0.5) == (values == {2.0})
-    return int(values.pop())
-
-
-@pytest.mark.parametrize(
-    ("first", "second"), [("torch", "flax"), ("flax", "one file"), ("one file", "torch"), ("torch", "convert")]
-)
-def test_a_kill_at_any_moment_leaves_one_version_or_the_other(model, tmp_path, killed_saver, first, second):
-    ones = jax.tree.map(jnp.ones_like, model.params)
-    model.save_pretrained(tmp_path / "first", params=ones, **WAYS[first])
-    (tmp_path / "first" / "README.md").write_text("mine")
-    versions, survived, access = [], False, 0
-    while not survived:
-        access += 1
-        folder = shutil.copytree(tmp_path / "first", tmp_path / str(access))
-        survived = killed_saver(folder, second, access)
-        versions.append(version_in(folder))
-        model.save_pretrained(folder, params=ones, **WAYS[first])
-        assert files_in(folder) == files_in(tmp_path / "first")
-    assert versions == sorted(versions)
-    assert versions.count(1) > 10
-    assert versions.count(2) > 3
-
-
-@pytest.mark.parametrize("second", ["flax", "convert"])
-def test_a_hundred_kills_at_random_moments(model, tmp_path, killed_saver, second):
-    ones = jax.tree.map(jnp.ones_like, model.params)
-    begin = time.perf_counter()
-    assert killed_saver(tmp_path, second, 10**9)
-    moments = np.random.default_rng(0).uniform(0, 2 * (time.perf_counter() - begin), 100)
-    model.save_pretrained(tmp_path, params=ones, **WAYS["torch"])
-    versions = []
-    for moment in moments:
-        killed_saver(tmp_path, second, float(moment))
-        versions.append(version_in(tmp_path))
-        if versions[-1] == 2:
-            model.save_pretrained(tmp_path, params=ones, **WAYS["torch"])
-    assert set(versions) == {1, 2}
-    model.save_pretrained(tmp_path, params=ones, **WAYS["torch"])
-    assert not [name for name in files_in(tmp_path) if name.startswith(".") or "flax" in name]
