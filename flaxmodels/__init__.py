@@ -20,6 +20,7 @@ _HOMES = {
     "PreTrainedConfig": "flaxmodels.config",
     "GenerationConfig": "flaxmodels.generation.config",
     "Tokenizer": "flaxmodels.tokenizer",
+    "debug_checks": "flaxmodels.nn.inputs",
     "load_sharded_checkpoint": "flaxmodels.checkpoint.into",
     "FlaxModelsError": "flaxmodels.errors",
     "CheckpointError": "flaxmodels.errors",

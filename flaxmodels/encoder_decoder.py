@@ -16,8 +16,11 @@ from flaxmodels.fields import TokenId
 from flaxmodels.generation.config import GenerationConfig
 from flaxmodels.model import PreTrainedModel
 from flaxmodels.nn.cache import Cache
+from flaxmodels.nn.call import as_jax
 from flaxmodels.nn.dropout import split_key
 from flaxmodels.nn.functional import Params
+from flaxmodels.nn.inputs import Input, last_hidden_state
+from flaxmodels.nn.linear import embedding_sizes
 from flaxmodels.outputs import BaseModelOutput, Seq2SeqModelOutput
 
 
@@ -57,6 +60,12 @@ class EncoderDecoderModel(PreTrainedModel):
         given = super().prepare_inputs_for_generation(input_ids, attention_mask, position_ids, cache)
         return {name if name == "past_key_values" else f"decoder_{name}": value for name, value in given.items()}
 
+    def table_sizes(self) -> dict[str, int]:
+        base = self.base_model
+        if not isinstance(base, EncoderDecoderBase):
+            return super().table_sizes()
+        return tower_sizes(base.encoder) | {f"decoder_{name}": size for name, size in tower_sizes(base.decoder).items()}
+
     def begin_decoding(
         self, encoder: dict[str, np.ndarray], settings: GenerationConfig, decoder_input_ids: Any, params: Params | None
     ) -> tuple[GenerationConfig, Any]:
@@ -64,13 +73,22 @@ class EncoderDecoderModel(PreTrainedModel):
         return settings, decoder_input_ids
 
     def encode(self, **inputs: Any) -> BaseModelOutput:
-        """The encoder's output, to be given to further calls as `encoder_outputs`."""
+        """The encoder's output, to be given to further calls as `encoder_outputs`.
+
+        Takes the inputs of the encoder by name. Raises `FlaxModelsError` as calls of the model do.
+        """
+        return self.run_encoder(**{name: as_jax(value) for name, value in self.input_checks(inputs).items()})
+
+    def run_encoder(self, **inputs: Any) -> BaseModelOutput:
+        """The encoder's output of inputs that are arrays and were checked."""
         base: Any = self.base_model
         return base.encoder(**inputs)
 
 
 class DecoderAlone(EncoderDecoderModel):
     """A decoder without its encoder, which looks at the hidden states of one if they are given."""
+
+    padding_takes_positions = True
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any):
         alone = copy.copy(self.config_class.from_any(config))
@@ -87,6 +105,10 @@ class DecoderAlone(EncoderDecoderModel):
 class EncoderDecoderBase(EncoderDecoderModel):
     """A model without a head, which has an `encoder` and a `decoder`."""
 
+    expected_inputs = {
+        "attention_mask": Input("zeros and ones", "batch length"),
+        "encoder_outputs": Input("floats", "batch length hidden"),
+    }
     encoder: Any
     decoder: Any
 
@@ -115,7 +137,7 @@ class EncoderDecoderBase(EncoderDecoderModel):
                 right if neither is given.
             decoder_attention_mask: `[batch, kv_len]`, 0 for padding; with a cache it speaks of the whole text.
             decoder_position_ids: int `[batch, q_len]`; 0, 1, ... behind the cache.
-            encoder_outputs: of `encode`, in the place of the encoder's inputs.
+            encoder_outputs: of `encode`, or the encoder's last hidden states, in the place of its inputs.
             past_key_values: from `init_cache` or an earlier output; one that has seen the encoder's output needs
                 no inputs of the encoder.
         """
@@ -132,7 +154,7 @@ class EncoderDecoderBase(EncoderDecoderModel):
             attention_mask=decoder_attention_mask,
             position_ids=decoder_position_ids,
             inputs_embeds=decoder_inputs_embeds,
-            encoder_hidden_states=None if encoded is None else _field(encoded, "last_hidden_state"),
+            encoder_hidden_states=last_hidden_state(encoded),
             encoder_attention_mask=attention_mask,
             past_key_values=past_key_values,
             **options,
@@ -144,9 +166,9 @@ class EncoderDecoderBase(EncoderDecoderModel):
             decoder_hidden_states=decoded.hidden_states,
             decoder_attentions=decoded.attentions,
             cross_attentions=decoded.cross_attentions,
-            encoder_last_hidden_state=None if encoded is None else _field(encoded, "last_hidden_state"),
-            encoder_hidden_states=None if encoded is None else _field(encoded, "hidden_states"),
-            encoder_attentions=None if encoded is None else _field(encoded, "attentions"),
+            encoder_last_hidden_state=last_hidden_state(encoded),
+            encoder_hidden_states=_field(encoded, "hidden_states"),
+            encoder_attentions=_field(encoded, "attentions"),
         )
 
     def shift_right(self, input_ids: jax.Array) -> jax.Array:
@@ -160,6 +182,12 @@ class EncoderDecoderBase(EncoderDecoderModel):
         return jnp.where(shifted == -100, pad, shifted)
 
 
+def tower_sizes(tower: Any) -> dict[str, int]:
+    """How many words and positions an encoder or a decoder has; nothing of one that reads no words."""
+    words = getattr(tower, "embed_tokens", None)
+    return {} if words is None else embedding_sizes(words, getattr(tower, "embed_positions", None))
+
+
 def _field(output: Any, name: str) -> Any:
-    """A field of an output, or of a mapping with the same names."""
+    """A field of an output, or of a mapping with the same names; `None` if there is none."""
     return output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from functools import wraps
+from contextlib import suppress
+from functools import cache, wraps
+from operator import attrgetter
+from types import MethodType
 from typing import Any, ClassVar, Self
 
 import jax
@@ -22,7 +25,8 @@ from flaxmodels.nn.cache import Cache, empty_cache
 from flaxmodels.nn.call import call, compile_call
 from flaxmodels.nn.dropout import split_key
 from flaxmodels.nn.functional import Params, check_keys, flatten, functional, nest
-from flaxmodels.nn.linear import Embedding
+from flaxmodels.nn.inputs import EXPECTED, DefaultPositions, Input, InputChecks, Sizes
+from flaxmodels.nn.linear import Embedding, embedding_sizes
 from flaxmodels.nn.module import Module, initial_value, split_shared
 from flaxmodels.nn.policy import Policy, rematerialisation, to_dtype
 from flaxmodels.outputs import ModelOutput
@@ -44,9 +48,16 @@ def called_like_forward(method: Callable[..., Any]) -> Callable[..., Any]:
         train: bool = False,
         **kwargs: Any,
     ) -> Any:
-        return self._run(method, self._inputs(method.__get__(self), args, kwargs), params, dropout_rng, train)
+        return self._run(method, self._inputs(MethodType(method, self), args, kwargs), params, dropout_rng, train)
 
     return run
+
+
+@cache
+def _signature(method: Callable[..., Any]) -> inspect.Signature:
+    """Of a method that is called on an object."""
+    signature = inspect.signature(method)
+    return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 
 class PreTrainedModel(Module):
@@ -61,7 +72,10 @@ class PreTrainedModel(Module):
         flax_prefix: name of the only module that the retired Flax class of transformers had, with all else in it.
         main_input_name: name of the first input.
         input_embeddings: where a base model has the module that embeds the input, its attributes joined by ".".
+        position_embeddings: likewise its table of positions; "" if they are computed, or there are none.
+        expected_inputs: what inputs are where they are not as in `flaxmodels.nn.inputs.EXPECTED`.
         tp_plan: how tensor parallelism divides the layers, as `flaxmodels.sharding.rules.tensor_parallel` reads it.
+        padding_takes_positions: whether `prepare_inputs_for_generation` counts padding.
         predicts_next_token: whether `generate` works; set by models with a head for causal language modelling.
         ignored_names: regular expressions for tensors that torch checkpoints have and that are not parameters.
         other_names: from regular expressions to what replaces them, one after another, in the torch name of a
@@ -77,11 +91,14 @@ class PreTrainedModel(Module):
     tp_plan: ClassVar[Mapping[str, str]] = {}
     main_input_name: ClassVar[str] = "input_ids"
     input_embeddings: ClassVar[str] = ""
+    position_embeddings: ClassVar[str] = ""
+    expected_inputs: ClassVar[Mapping[str, Input]] = {}
     ignored_names: ClassVar[tuple[str, ...]] = ()
     other_names: ClassVar[Mapping[str, str]] = {}
     unsaved_names: ClassVar[tuple[str, ...]] = ()
     framework: ClassVar[str] = "flax"
     predicts_next_token: ClassVar[bool] = False
+    padding_takes_positions: ClassVar[bool] = False
 
     config: PreTrainedConfig
     policy: Policy
@@ -166,6 +183,13 @@ class PreTrainedModel(Module):
 
         Returns:
             The output of `forward`, a pytree that is read by attribute, by key, or like a tuple.
+
+        Raises:
+            FlaxModelsError: inputs of another shape or dtype than `forward` says, and of those that are on the host
+                masks that are not binary, and ids, token types and positions beyond their tables; all are listed. See
+                `flaxmodels.debug_checks` for arrays on a device and inside a trace. Parameters that do not fit.
+                `train` without `dropout_rng`.
+            TypeError: an argument that `forward` does not have.
         """
         if train and self._has_batch_stats():
             kwargs["train"] = True
@@ -180,7 +204,7 @@ class PreTrainedModel(Module):
         Booleans such as `output_hidden_states` are compiled into it. The parameters need not be there yet. The result
         takes the same inputs by name, and `params`.
         """
-        return compile_call(self, self._inputs(self.features, (), inputs))
+        return compile_call(self, self._inputs(self.features, (), inputs), self.input_checks)
 
     def forward(self, *, dropout_rng: jax.Array | None = None, **inputs: Any) -> Any:
         """Run the base model, then the head. Takes the inputs of the base model's `forward`."""
@@ -189,7 +213,7 @@ class PreTrainedModel(Module):
         return self.head(outputs, inputs, head_key)
 
     @property
-    def features(self) -> Callable[..., Any]:
+    def features(self) -> Any:
         """What `forward` runs before the head: `forward` of the base model."""
         return self.base_model.forward
 
@@ -208,10 +232,10 @@ class PreTrainedModel(Module):
     ) -> Any:
         if train and dropout_rng is None and not inputs.get("train"):
             raise FlaxModelsError("train=True needs dropout_rng=, a key such as jax.random.key(0)")
-        return call(self, method, inputs, params, batch_stats, dropout_rng if train else None)
+        return call(self, method, self.input_checks(inputs), params, batch_stats, dropout_rng if train else None)
 
-    def _inputs(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        signature = inspect.signature(function)
+    def _inputs(self, function: MethodType, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        signature = _signature(function.__func__)
         try:
             inputs = signature.bind_partial(*args, **kwargs).arguments
         except TypeError as error:
@@ -220,6 +244,44 @@ class PreTrainedModel(Module):
             if inputs.get(name) is None and name in signature.parameters:
                 inputs[name] = bool(getattr(self.config, name))
         return {name: value for name, value in inputs.items() if value is not None}
+
+    # ---- inputs
+
+    @property
+    def input_checks(self) -> InputChecks:
+        """What calls check of their inputs before they compute."""
+        derived = functional(self).derived
+        if "input_checks" not in derived:
+            base = self.base_model
+            expected = {**EXPECTED, **base.expected_inputs, **self.expected_inputs}
+            sizes: Sizes = {name: (size, "the model") for name, size in self.input_sizes().items()}
+            caches = "decoder_" if "decoder_vocab" in sizes else ""
+            derived["input_checks"] = InputChecks(expected, sizes, base.default_positions, caches)
+        return derived["input_checks"]
+
+    def input_sizes(self) -> dict[str, int]:
+        """Of the axes and tables that `flaxmodels.nn.inputs.EXPECTED` names, those that the model fixes."""
+        config = self.config
+        fields = {"hidden": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads"}
+        sizes = {axis: getattr(config, field) for axis, field in fields.items() if hasattr(config, field)}
+        if hasattr(config, "attention_windows"):
+            sizes["cache_layers"] = len(config.attention_windows)
+        return sizes | self.table_sizes()
+
+    def table_sizes(self) -> dict[str, int]:
+        """How many words, token types and positions there are."""
+        base, words = self.base_model, None
+        with suppress(NotImplementedError):
+            words = base.get_input_embeddings()
+        sizes = embedding_sizes(words, base.position_embeddings and attrgetter(base.position_embeddings)(base))
+        if "vocab" in sizes:  # where token types have no table of their own, they are looked up among the words
+            sizes["token_types"] = getattr(self.config, "type_vocab_size", None) or sizes["vocab"]
+        return sizes
+
+    @property
+    def default_positions(self) -> DefaultPositions:
+        """Which positions tokens have where a call gives none."""
+        return DefaultPositions()
 
     @property
     def base_model(self) -> PreTrainedModel:

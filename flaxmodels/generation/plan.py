@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import secrets
 from collections.abc import Sequence
 from numbers import Integral
@@ -78,6 +79,7 @@ def plan(
         cache_dtype=None if cache_dtype is None else str(to_dtype(cache_dtype)),
         variant=way.variant,
     )
+    values = functional(model).values(params)
     request = Request(
         **_tokens(texts, chosen, new_tokens, model.config.target_vocab_size),
         **_randomness(chosen, prng_key, seed, len(prompt.input_ids)),
@@ -86,7 +88,6 @@ def plan(
         cached=np.int32(cached),
         numbers=way.numbers,
     )
-    values = functional(model).values(params)
     draft = None if assistant_model is None else (assistant_model, functional(assistant_model).values(assistant_params))
     return Job(way.strategy, model, values, chosen, prompt, request, program, texts.embeds is not None, draft)
 
@@ -114,11 +115,10 @@ class _Texts(NamedTuple):
 def _encoder(model: Any, given: dict[str, Any]) -> dict[str, np.ndarray]:
     """The inputs of the encoder."""
     if model.main_input_name != "input_ids":
-        return encoder_features(model.main_input_name, given["input_ids"], model.source_shape)
-    encoder = encoder_inputs(given, model.config.vocab_size)
+        return encoder_features(model.main_input_name, given["input_ids"], model.source_shape, model.input_checks)
+    encoder = encoder_inputs(given, model.input_checks)
     if not encoder:
         raise FlaxModelsError(f"{type(model).__name__}: generate() needs input_ids, the input of the encoder")
-    _check_source(model, encoder)
     return encoder
 
 
@@ -129,29 +129,10 @@ def _texts(
     decoder_input_ids: Any,
     settings: GenerationConfig,
 ) -> _Texts:
-    vocab_size = model.config.target_vocab_size
     if encoder is not None:
         batch = len(next(iter(encoder.values())))
-        return _Texts(decoder_prompt(decoder_input_ids, batch, settings, vocab_size), encoder=encoder)
-    embeds = given["inputs_embeds"]
-    prompt = read_prompt(given["input_ids"], given["attention_mask"], settings, vocab_size, embeds)
-    shape, features = np.shape(embeds), model.config.hidden_size
-    if embeds is not None and shape[-1] != features:
-        raise FlaxModelsError(f"inputs_embeds: expected [batch, prompt_len, {features}], got {shape}")
-    return _Texts(prompt, embeds)
-
-
-def _check_source(model: Any, encoder: dict[str, np.ndarray]) -> None:
-    """Refuse an encoder's input that is longer than its table of positions."""
-    mask, limit = encoder.get("attention_mask"), getattr(model.config, "max_position_embeddings", None)
-    if mask is None or limit is None:
-        return
-    longest = int((mask * np.arange(1, mask.shape[1] + 1)).max())
-    if longest > limit:
-        raise FlaxModelsError(
-            f"input_ids: {longest} tokens exceed the {limit} positions of {type(model).__name__} "
-            "(max_position_embeddings); shorten the text"
-        )
+        return _Texts(decoder_prompt(decoder_input_ids, batch, settings, model.input_checks), encoder=encoder)
+    return _Texts(read_prompt(given, settings, model.input_checks), given["inputs_embeds"])
 
 
 class _Way(NamedTuple):
@@ -243,7 +224,8 @@ def _cached(model: Any, cache: DecodingCache, texts: _Texts, settings: Generatio
 
 def _new_tokens(model: Any, prompt: Prompt, settings: GenerationConfig) -> int:
     """How many tokens may be generated."""
-    length, limit = prompt.input_ids.shape[1], getattr(model.config, "max_position_embeddings", None)
+    length, limit = prompt.input_ids.shape[1], _positions(model)
+    taken = length if model.padding_takes_positions else prompt.longest
     if settings.max_new_tokens is not None:
         new_tokens = settings.max_new_tokens
     elif settings.max_length is not None:
@@ -254,23 +236,30 @@ def _new_tokens(model: Any, prompt: Prompt, settings: GenerationConfig) -> int:
                 "raise it, or pass max_new_tokens"
             )
     else:
-        free = DEFAULT_NEW_TOKENS if limit is None else limit - prompt.longest
-        new_tokens = max(1, min(DEFAULT_NEW_TOKENS, free))
+        new_tokens = max(1, int(min(DEFAULT_NEW_TOKENS, limit - taken)))
     least = max(settings.min_new_tokens or 0, (settings.min_length or 0) - length)
     if least > new_tokens:
         raise FlaxModelsError(
             f"min_length or min_new_tokens ask for {least} new tokens, but there is room for {new_tokens}; "
             "raise max_new_tokens or max_length"
         )
-    if limit is not None and prompt.longest + new_tokens > limit:
-        _beyond_positions(model, prompt.longest, new_tokens, limit)
+    if taken + new_tokens > limit:
+        _beyond_positions(model, taken, new_tokens, int(limit))
     return new_tokens
+
+
+def _positions(model: Any) -> float:
+    """How many positions a text has: those of the model's table, or those that it was trained with."""
+    checks = model.input_checks
+    if table := checks.sizes.get(f"{checks.caches}positions"):
+        return table[0] - checks.positions.first
+    return getattr(model.config, "max_position_embeddings", None) or math.inf
 
 
 def _beyond_positions(model: Any, length: int, new_tokens: int, limit: int) -> None:
     """Refuse more positions than a model has parameters for; warn where positions are computed."""
-    name = type(model).__name__
-    if not hasattr(model.config, "rope"):
+    name, checks = type(model).__name__, model.input_checks
+    if f"{checks.caches}positions" in checks.sizes:
         raise FlaxModelsError(
             f"a prompt of {length} tokens and {new_tokens} new ones exceed the {limit} positions of {name} "
             "(max_position_embeddings); shorten the prompt, or lower max_new_tokens"

@@ -20,6 +20,7 @@ from flaxmodels.nn.heads import ClassificationHead, last_chosen, span_logits
 from flaxmodels.nn.linear import (
     Embedding,
     LayerNorm,
+    LearnedPositions,
     Linear,
     SinusoidalPositions,
     TiedLinear,
@@ -82,6 +83,10 @@ class BartConfig(EncoderDecoderConfig):
     def shares_embeddings(self) -> bool:
         """Whether there is one table of words for encoder and decoder, of which they have copies unless it is tied."""
         return True
+
+
+POSITION_OFFSET = 2
+"""The first rows of the table of positions are not used."""
 
 
 class BartLayer(Module):
@@ -160,19 +165,6 @@ class BartLayer(Module):
         return (self.fc2(inner),)
 
 
-class BartPositions(Embedding):
-    """Learned positions. The first rows of their table are not used."""
-
-    offset: ClassVar[int] = 2
-
-    def __init__(self, config: BartConfig, policy: Policy):
-        rows = config.max_position_embeddings + self.offset
-        super().__init__(rows, config.d_model, policy, init=normal(config.init_std))
-
-    def __call__(self, ids):
-        return super().__call__(ids + self.offset)
-
-
 class BartTower(Module):
     """The encoder or the decoder, whose `embed_tokens` may be shared. A descendant changes the class attributes.
 
@@ -192,10 +184,13 @@ class BartTower(Module):
         self.decodes, self.dropout_rate = decodes, config.dropout
         self.scale = config.d_model**0.5 if config.scale_embedding else 1.0
         self.embed_tokens = embed_tokens
+        positions, init = config.max_position_embeddings, normal(config.init_std)
         if self.sinusoidal:
-            self.embed_positions = SinusoidalPositions(config.max_position_embeddings, config.d_model, policy)
+            self.embed_positions = SinusoidalPositions(positions, config.d_model, policy)
         else:
-            self.embed_positions = BartPositions(config, policy)
+            self.embed_positions = LearnedPositions(
+                positions, config.d_model, policy, offset=POSITION_OFFSET, init=init
+            )
         count = config.decoder_layers if decodes else config.encoder_layers
         self.layers = Stack(lambda: BartLayer(config, policy, crosses=decodes, pre_norm=self.pre_norm), count, policy)
         if self.norms_embeddings:
@@ -309,6 +304,7 @@ class BartDecoder(BartPreTrainedModel):
     """A decoder of the given kind without its encoder: what `BartForCausalLM` is built on."""
 
     input_embeddings = "decoder.embed_tokens"
+    position_embeddings = "decoder.embed_positions"
 
     def build(self, config: BartConfig, policy: Policy, *, tower_class: type[BartTower]):
         words = Embedding(config.target_vocab_size, config.d_model, policy, init=normal(config.init_std))

@@ -20,6 +20,7 @@ from flaxmodels.nn.attention import cached_attention, split_heads
 from flaxmodels.nn.cache import Cache, LayerCache
 from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.heads import ClassificationHead, score_choices, span_logits
+from flaxmodels.nn.inputs import PER_CHOICE
 from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, TiedLinear, embed, vocabulary_projection
 from flaxmodels.nn.masks import decoder_mask, padding_mask
 from flaxmodels.nn.module import Module, fresh, param
@@ -299,6 +300,7 @@ class BertModel(BertPreTrainedModel):
     """The encoder (or decoder) without a head, and the pooler unless `add_pooling_layer=False`."""
 
     input_embeddings = "embeddings.word_embeddings"
+    position_embeddings = "embeddings.position_embeddings"
 
     def build(self, config: BertConfig, policy: Policy, *, add_pooling_layer: bool = True):
         self.embeddings = BertEmbeddings(config, policy)
@@ -473,6 +475,8 @@ class FirstTokenClassifier(BertPreTrainedModel):
 
 class BertForMultipleChoice(_BertWithClassifier):
     """Which of several choices? Inputs are `[batch, num_choices, q_len]`."""
+
+    expected_inputs = PER_CHOICE
 
     @staticmethod
     def num_outputs(config: BertConfig) -> int:

@@ -23,6 +23,7 @@ from flaxmodels.models.gpt2 import (
 from flaxmodels.nn.alibi import alibi_bias
 from flaxmodels.nn.cache import Cache, LayerCache, self_attention_cache
 from flaxmodels.nn.dropout import dropout, split_key
+from flaxmodels.nn.inputs import PADDING_MASK
 from flaxmodels.nn.linear import Embedding, LayerNorm, embed
 from flaxmodels.nn.masks import decoder_mask, token_positions
 from flaxmodels.nn.mlp import MLP
@@ -121,6 +122,7 @@ class BloomModel(BloomPreTrainedModel):
     """The decoder without a head."""
 
     input_embeddings = "word_embeddings"
+    expected_inputs = {"attention_mask": PADDING_MASK}
 
     def build(self, config: BloomConfig, policy: Policy):
         init = normal(config.initializer_range)

@@ -32,6 +32,7 @@ from flaxmodels.fields import (
 from flaxmodels.model import PreTrainedModel, called_like_forward
 from flaxmodels.nn.conv import Conv2d, channels_last
 from flaxmodels.nn.dropout import split_key
+from flaxmodels.nn.inputs import Input
 from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, matmul
 from flaxmodels.nn.masks import decoder_mask
 from flaxmodels.nn.mlp import MLP
@@ -202,15 +203,11 @@ class CLIPEncoder(Module):
 
 class CLIPTextEmbeddings(Module):
     def __init__(self, config: Any, policy: Policy, init: Initializer):
-        self.longest = config.max_position_embeddings
         self.token_embedding = Embedding(config.vocab_size, config.hidden_size, policy, init=init)
-        self.position_embedding = Embedding(self.longest, config.hidden_size, policy, init=init)
+        self.position_embedding = Embedding(config.max_position_embeddings, config.hidden_size, policy, init=init)
 
     def __call__(self, input_ids, position_ids):
-        length = input_ids.shape[1]
-        if length > self.longest:
-            raise FlaxModelsError(f"texts of {length} tokens: there are positions for {self.longest}. Truncate them.")
-        positions = jnp.arange(length)[None] if position_ids is None else position_ids
+        positions = jnp.arange(input_ids.shape[1])[None] if position_ids is None else position_ids
         return self.token_embedding(input_ids) + self.position_embedding(positions)
 
 
@@ -280,6 +277,7 @@ class CLIPTextModel(CLIPPreTrainedModel):
     """The text tower. It also loads from a checkpoint of both."""
 
     input_embeddings = "embeddings.token_embedding"
+    position_embeddings = "embeddings.position_embedding"
 
     config_class = CLIPTextConfig
     base_model_prefix = flax_prefix = "text_model"
@@ -394,6 +392,8 @@ class CLIPModel(CLIPPreTrainedModel):
     """Both towers, their vectors projected into one space, and how near these are to each other there."""
 
     input_embeddings = "text_model.embeddings.token_embedding"
+    position_embeddings = "text_model.embeddings.position_embedding"
+    expected_inputs = {"pixel_values": Input("floats", "images channels height width", "images height width channels")}
 
     def build(self, config: CLIPConfig, policy: Policy):
         self.text_model = self.text_class.part(config.text_config, policy)

@@ -15,6 +15,7 @@ from flaxmodels.model import PreTrainedModel
 from flaxmodels.nn.activations import get_activation
 from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.heads import score_choices, span_logits
+from flaxmodels.nn.inputs import PER_CHOICE
 from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, TiedLinear, embed, vocabulary_projection
 from flaxmodels.nn.masks import padding_mask
 from flaxmodels.nn.mlp import MLP
@@ -128,6 +129,7 @@ class DistilBertModel(DistilBertPreTrainedModel):
     """The encoder without a head."""
 
     input_embeddings = "embeddings.word_embeddings"
+    position_embeddings = "embeddings.position_embeddings"
 
     def build(self, config: DistilBertConfig, policy: Policy):
         self.embeddings = DistilBertEmbeddings(config, policy)
@@ -209,6 +211,8 @@ class DistilBertForSequenceClassification(DistilBertPreTrainedModel):
 
 class DistilBertForMultipleChoice(DistilBertForSequenceClassification):
     """Which of several choices? Inputs are `[batch, num_choices, q_len]`."""
+
+    expected_inputs = PER_CHOICE
 
     @staticmethod
     def num_outputs(config: DistilBertConfig) -> int:

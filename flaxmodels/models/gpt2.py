@@ -5,8 +5,8 @@ Parameter names and numerics follow the reference implementation in transformers
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
+from types import MethodType
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -34,6 +34,7 @@ from flaxmodels.nn.attention import cached_attention, split_heads
 from flaxmodels.nn.cache import Cache, LayerCache, self_attention_cache
 from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.heads import SequenceSummary, fold_choices, last_token, span_logits
+from flaxmodels.nn.inputs import OPTIONAL_CHOICES
 from flaxmodels.nn.linear import Conv1D, Embedding, LayerNorm, Linear, TiedLinear, embed, vocabulary_projection
 from flaxmodels.nn.masks import decoder_mask, new_places, padding_mask
 from flaxmodels.nn.mlp import MLP
@@ -207,6 +208,7 @@ class GPT2Model(GPT2PreTrainedModel):
     """The decoder without a head."""
 
     input_embeddings = "wte"
+    position_embeddings = "wpe"
 
     def build(self, config: GPT2Config, policy: Policy):
         init = normal(config.initializer_range)
@@ -297,6 +299,8 @@ class GPT2DoubleHeadsModel(GPT2LMHeadModel):
     the last one by default. Texts may also be `[batch, q_len]`, with a score for each.
     """
 
+    expected_inputs = OPTIONAL_CHOICES
+
     def build(self, config: GPT2Config, policy: Policy):
         super().build(config, policy)
         outputs = 1 if config.summary_proj_to_labels else config.n_embd
@@ -327,7 +331,7 @@ class GPT2DoubleHeadsModel(GPT2LMHeadModel):
         scores = scores[..., 0] if scores.shape[-1] == 1 else scores
         return outputs.to(DoubleHeadsOutput, logits=self.get_output_embeddings()(last), mc_logits=scores)
 
-    def _inputs(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    def _inputs(self, function: MethodType, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         others = {name: value for name, value in kwargs.items() if name != "mc_token_ids"}
         chosen = kwargs.get("mc_token_ids")
         return super()._inputs(function, args, others) | ({} if chosen is None else {"mc_token_ids": chosen})

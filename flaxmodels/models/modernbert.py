@@ -34,6 +34,7 @@ from flaxmodels.nn.activations import get_activation
 from flaxmodels.nn.attention import cached_attention, split_heads
 from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.heads import mean_of_tokens, score_choices
+from flaxmodels.nn.inputs import PADDING_MASK, PER_CHOICE
 from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, TiedLinear, embed, vocabulary_projection
 from flaxmodels.nn.masks import local_mask, padding_mask
 from flaxmodels.nn.module import Module, param
@@ -351,6 +352,8 @@ class _ModernBertWithClassifier(_ModernBertWithHead):
 class ModernBertForSequenceClassification(_ModernBertWithClassifier):
     """Sentence (pair) classification or regression, by the first token or by the mean of all."""
 
+    expected_inputs = {"attention_mask": PADDING_MASK}
+
     def pool(self, hidden_states: jax.Array, attention_mask: jax.Array | None) -> jax.Array:
         """`[batch, hidden]`."""
         if self.config.classifier_pooling == "mean":
@@ -364,6 +367,8 @@ class ModernBertForSequenceClassification(_ModernBertWithClassifier):
 
 class ModernBertForMultipleChoice(ModernBertForSequenceClassification):
     """Which of several choices? Inputs are `[batch, num_choices, q_len]`."""
+
+    expected_inputs = PER_CHOICE
 
     @staticmethod
     def num_outputs(config: ModernBertConfig) -> int:

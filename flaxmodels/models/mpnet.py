@@ -26,6 +26,7 @@ from flaxmodels.models.bert import (
 )
 from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.heads import MaskedLMHead
+from flaxmodels.nn.inputs import DefaultPositions
 from flaxmodels.nn.linear import Embedding, Linear, TiedLinear, embed
 from flaxmodels.nn.masks import padding_mask
 from flaxmodels.nn.module import Module, fresh
@@ -146,6 +147,11 @@ class MPNetModel(MPNetPreTrainedModel):
     """The encoder without a head, and the pooler unless `add_pooling_layer=False`."""
 
     input_embeddings = "embeddings.word_embeddings"
+    position_embeddings = "embeddings.position_embeddings"
+
+    @property
+    def default_positions(self) -> DefaultPositions:
+        return DefaultPositions(PADDING + 1, ("input_ids", PADDING))
 
     def build(self, config: MPNetConfig, policy: Policy, *, add_pooling_layer: bool = True):
         self.embeddings = MPNetEmbeddings(config, policy)

@@ -19,7 +19,8 @@ from flaxmodels.models.gpt2 import (
 from flaxmodels.nn.activations import get_activation
 from flaxmodels.nn.cache import Cache, LayerCache, self_attention_cache
 from flaxmodels.nn.dropout import dropout, layer_dropout, split_key
-from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, embed
+from flaxmodels.nn.inputs import PADDING_MASK, DefaultPositions
+from flaxmodels.nn.linear import Embedding, LayerNorm, LearnedPositions, Linear, embed
 from flaxmodels.nn.masks import decoder_mask, new_places, token_positions
 from flaxmodels.nn.module import Module
 from flaxmodels.nn.multihead import MultiHeadAttention
@@ -112,8 +113,9 @@ class OPTDecoder(Module):
     def __init__(self, config: OPTConfig, policy: Policy):
         hidden, features, init = config.hidden_size, config.embedding_features, normal(config.init_std)
         self.embed_tokens = Embedding(config.vocab_size, features, policy, init=init)
-        positions = config.max_position_embeddings + POSITION_OFFSET
-        self.embed_positions = Embedding(positions, hidden, policy, init=init)
+        self.embed_positions = LearnedPositions(
+            config.max_position_embeddings, hidden, policy, offset=POSITION_OFFSET, init=init
+        )
         projects, kwargs = features != hidden, {"use_bias": False, "init": init}
         self.project_out = Linear(hidden, features, policy, **kwargs) if projects else None
         self.project_in = Linear(features, hidden, policy, **kwargs) if projects else None
@@ -124,7 +126,7 @@ class OPTDecoder(Module):
     def start(self, words: jax.Array, position_ids: jax.Array) -> jax.Array:
         """What the first layer reads."""
         words = words if self.project_in is None else self.project_in(words)
-        return words + self.embed_positions(position_ids + POSITION_OFFSET)
+        return words + self.embed_positions(position_ids)
 
     def finish(self, hidden_states: jax.Array) -> jax.Array:
         """What becomes of the output of the last layer."""
@@ -150,6 +152,12 @@ class OPTModel(OPTPreTrainedModel):
     """The decoder without a head."""
 
     input_embeddings = "decoder.embed_tokens"
+    position_embeddings = "decoder.embed_positions"
+    expected_inputs = {"attention_mask": PADDING_MASK}
+
+    @property
+    def default_positions(self) -> DefaultPositions:
+        return DefaultPositions(skips=("attention_mask", 0))
 
     def build(self, config: OPTConfig, policy: Policy):
         self.decoder = OPTDecoder(config, policy)

@@ -23,6 +23,7 @@ from flaxmodels.models.bert import (
 )
 from flaxmodels.nn.cache import Cache
 from flaxmodels.nn.heads import MaskedLMHead
+from flaxmodels.nn.inputs import DefaultPositions
 from flaxmodels.nn.linear import Linear, TiedLinear
 from flaxmodels.nn.partition import COLUMN, ROW
 from flaxmodels.nn.policy import Policy
@@ -59,10 +60,14 @@ class RobertaPreTrainedModel(BertPreTrainedModel):
     }
     config: RobertaConfig
 
+    @property
+    def default_positions(self) -> DefaultPositions:
+        return DefaultPositions(self.config.pad_token_id + 1, ("input_ids", self.config.pad_token_id))
+
     def prepare_inputs_for_generation(
         self, input_ids: jax.Array, attention_mask: jax.Array, position_ids: jax.Array, cache: Cache
     ) -> dict[str, Any]:
-        positions = position_ids + self.config.pad_token_id + 1
+        positions = position_ids + self.default_positions.first
         return super().prepare_inputs_for_generation(input_ids, attention_mask, positions, cache)
 
 

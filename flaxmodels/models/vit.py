@@ -21,6 +21,7 @@ from flaxmodels.nn.activations import get_activation
 from flaxmodels.nn.attention import dot_product_attention, merge_heads, split_heads
 from flaxmodels.nn.conv import Conv2d, channels_last, pixel_shuffle
 from flaxmodels.nn.dropout import dropout, split_key
+from flaxmodels.nn.inputs import Input
 from flaxmodels.nn.linear import LayerNorm, Linear
 from flaxmodels.nn.masks import padding_mask
 from flaxmodels.nn.module import Module, ModuleList, fresh, param
@@ -122,6 +123,11 @@ class ViTEmbeddings(Module):
         batch, rows, columns, features = patches.shape
         hidden_states = patches.reshape(batch, rows * columns, features)
         if bool_masked_pos is not None:
+            if bool_masked_pos.size != batch * rows * columns:
+                raise FlaxModelsError(
+                    f"bool_masked_pos: expected [batch, patches] = {(batch, rows * columns)}, got "
+                    f"{bool_masked_pos.shape}"
+                )
             masked = bool_masked_pos.astype(bool).reshape(batch, -1, 1)
             hidden_states = jnp.where(masked, self._mask(), hidden_states)
         tokens = (getattr(self, name)[...].astype(self.dtype) for name in self.tokens)
@@ -264,6 +270,7 @@ class ViTPreTrainedModel(PreTrainedModel):
     config_class = ViTConfig
     base_model_prefix = "vit"
     main_input_name = "pixel_values"
+    expected_inputs = {"attention_mask": Input("zeros and ones", "batch tokens", "batch tokens tokens")}
     tp_plan = {"(attention/(query|key|value)|intermediate/dense)": COLUMN, "output/dense": ROW}
     other_names = {
         "attention.attention.query": "attention.q_proj",

@@ -14,7 +14,7 @@ from annotated_types import Len
 from jax.nn.initializers import constant, he_normal, normal, uniform
 
 from flaxmodels.config import PreTrainedConfig
-from flaxmodels.errors import ConfigError
+from flaxmodels.errors import ConfigError, FlaxModelsError
 from flaxmodels.fields import (
     MAX_LAYERS,
     Activation,
@@ -37,6 +37,7 @@ from flaxmodels.nn.augment import span_mask
 from flaxmodels.nn.conv import Conv1d, WeightNormConv1d
 from flaxmodels.nn.dropout import dropout, layer_dropout, split_key
 from flaxmodels.nn.heads import weighted_layers
+from flaxmodels.nn.inputs import Input
 from flaxmodels.nn.linear import LayerNorm, Linear
 from flaxmodels.nn.masks import padding_mask
 from flaxmodels.nn.mlp import MLP
@@ -367,6 +368,7 @@ class Wav2Vec2PreTrainedModel(PreTrainedModel):
     config_class = Wav2Vec2Config
     base_model_prefix = "wav2vec2"
     main_input_name = "input_values"
+    expected_inputs = {"attention_mask": Input("zeros and ones", "batch samples")}
     tp_plan = {"(q_proj|k_proj|v_proj|intermediate_dense)": COLUMN, "(out_proj|output_dense)": ROW}
     config: Wav2Vec2Config
 
@@ -403,6 +405,10 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
         """
         keys = split_key(dropout_rng, 3)
         features = self.feature_extractor(jnp.asarray(input_values))
+        if 0 in features.shape:
+            raise FlaxModelsError(
+                f"input_values: {input_values.shape[1]} samples are too few for one frame; add zeros behind them"
+            )
         lengths = None if attention_mask is None else self.config.frames(attention_mask.sum(-1))
         there = None if lengths is None else jnp.arange(features.shape[1])[None] < lengths[:, None]
         hidden_states, features = self.feature_projection(features, keys[0])
@@ -428,6 +434,10 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
         if mask_time_indices is not None:
             if not hasattr(self, "masked_spec_embed"):
                 raise ConfigError("mask_time_indices need mask_time_prob or mask_feature_prob above 0")
+            if mask_time_indices.shape != (batch, frames):
+                raise FlaxModelsError(
+                    f"mask_time_indices: expected [batch, frames] = {(batch, frames)}, got {mask_time_indices.shape}"
+                )
             embedding = self.masked_spec_embed[...].astype(hidden_states.dtype)[None, None]
             hidden_states = jnp.where(jnp.asarray(mask_time_indices, bool)[..., None], embedding, hidden_states)
         if feature_key is not None and config.mask_feature_prob > 0:

@@ -38,6 +38,7 @@ from flaxmodels.nn.conv import Conv1d
 from flaxmodels.nn.dropout import dropout, split_key
 from flaxmodels.nn.functional import Params
 from flaxmodels.nn.heads import weighted_layers
+from flaxmodels.nn.inputs import Input, last_hidden_state
 from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, TiedLinear, embed, vocabulary_projection
 from flaxmodels.nn.masks import decoder_mask, new_places
 from flaxmodels.nn.module import Module, fresh, param
@@ -244,6 +245,7 @@ class WhisperModel(WhisperPreTrainedModel, EncoderDecoderBase):
     """Encoder and decoder without a head."""
 
     input_embeddings = "decoder.embed_tokens"
+    expected_inputs = {"attention_mask": Input("zeros and ones", "batch frames")}
 
     def build(self, config: WhisperConfig, policy: Policy):
         self.encoder = WhisperEncoder(config, policy)
@@ -345,6 +347,7 @@ class WhisperDecoderWrapper(WhisperPreTrainedModel):
     """The decoder alone, under the names that it has in a whole model."""
 
     input_embeddings = "decoder.embed_tokens"
+    position_embeddings = "decoder.embed_positions"
 
     main_input_name = "input_ids"
 
@@ -378,7 +381,7 @@ class WhisperDecoderWrapper(WhisperPreTrainedModel):
             attention_mask,
             position_ids,
             inputs_embeds,
-            getattr(encoder_outputs, "last_hidden_state", encoder_outputs),
+            last_hidden_state(encoder_outputs),
             past_key_values=past_key_values,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
@@ -391,6 +394,7 @@ class WhisperForCausalLM(WhisperPreTrainedModel):
 
     main_input_name = "input_ids"
     predicts_next_token = True
+    padding_takes_positions = True
 
     def build(self, config: WhisperConfig, policy: Policy):
         self.config = config = WhisperConfig.from_dict(config.to_dict(), is_encoder_decoder=False)

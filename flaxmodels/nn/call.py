@@ -26,7 +26,7 @@ def call(
     Booleans and texts are compiled into the computation; anything else is an array or a pytree of arrays.
     """
     options = tuple(sorted((name, value) for name, value in inputs.items() if isinstance(value, bool | str)))
-    arrays = {name: _as_arrays(value) for name, value in inputs.items() if not isinstance(value, bool | str)}
+    arrays = {name: as_jax(value) for name, value in inputs.items() if not isinstance(value, bool | str)}
     structure = functional(model)
     values = structure.values(params, batch_stats)
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((values, arrays, dropout_rng))):
@@ -39,13 +39,17 @@ def call(
     return structure.compiled[method](values, arrays, dropout_rng, options)
 
 
-def compile_call(model: Any, inputs: dict[str, Any]) -> Callable[..., Any]:
+def compile_call(
+    model: Any, inputs: dict[str, Any], check: Callable[[dict[str, Any]], dict[str, Any]]
+) -> Callable[..., Any]:
     """`model.forward` compiled now for inputs of these shapes and dtypes, given as arrays or `jax.ShapeDtypeStruct`.
 
-    The result takes the same inputs by name, and `params`; others are refused by JAX. Parameters need not be there yet.
+    The result takes the same inputs by name, and `params`; inputs that `check` refuses, and of other shapes or names by
+    JAX, raise an error. Parameters need not be there yet.
     """
+    inputs = check(inputs)
     options = tuple(sorted((name, value) for name, value in inputs.items() if isinstance(value, bool | str)))
-    arrays = {name: _as_arrays(value) for name, value in inputs.items() if not isinstance(value, bool | str)}
+    arrays = {name: as_jax(value) for name, value in inputs.items() if not isinstance(value, bool | str)}
     structure = functional(model)
     shapes = [jax.ShapeDtypeStruct(raw.shape, raw.dtype) for raw in map(_raw, structure.variables)]
     forward = type(model).forward
@@ -53,7 +57,7 @@ def compile_call(model: Any, inputs: dict[str, Any]) -> Callable[..., Any]:
     compiled = program.lower(shapes, arrays).compile()
 
     def run(params: Any = None, **inputs: Any) -> Any:
-        return compiled(structure.values(params), {name: _as_arrays(value) for name, value in inputs.items()})
+        return compiled(structure.values(params), {name: as_jax(value) for name, value in check(inputs).items()})
 
     return run
 
@@ -70,7 +74,7 @@ def _run(structure: Functional, method: Callable[..., Any], values, arrays, drop
     return outputs
 
 
-def _as_arrays(value: Any) -> Any:
+def as_jax(value: Any) -> Any:
     """Nested lists, numpy arrays and whatever numpy can read become jax arrays; pytrees of them stay pytrees."""
     if isinstance(value, list) or (hasattr(value, "__array__") and not isinstance(value, jax.Array)):
         return jnp.asarray(value)

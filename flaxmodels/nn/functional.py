@@ -21,6 +21,7 @@ class Functional:
     """The structure of a module without its parameters, as it was at one moment.
 
     `paths` are the "/"-joined paths of the distinct parameters; lists of values are in their order everywhere.
+    `compiled` has the programs that were compiled for it, `derived` what else was found out about the module as it is.
     """
 
     def __init__(self, module: Module):
@@ -29,6 +30,7 @@ class Functional:
         self.paths = [leaf.name for leaf in leaves]
         self.variables = [leaf.variable for leaf in leaves]
         self.compiled: dict[Any, Any] = {}
+        self.derived: dict[Any, Any] = {}
         self._orders: dict[Any, list[int | None]] = {}
         self._graph, state = nnx.split(module)
         self._config = config.to_dict() if (config := getattr(module, "config", None)) else None
@@ -111,7 +113,7 @@ def functional(module: Module) -> Functional:
     if found is None or found.version != changes():
         fresh = Functional(module)
         if found is not None and found.describes_same(fresh):
-            found.version, found.variables = fresh.version, fresh.variables
+            found.version, found.variables, found.derived = fresh.version, fresh.variables, {}
             return found
         _FUNCTIONALS[module] = found = fresh
     return found

@@ -32,7 +32,7 @@ def matmul(x: jax.Array, weight: jax.Array, contract: int = 0) -> jax.Array:
         y = (weight.astype(jnp.float32) * rows.astype(jnp.float32)).sum(-1)
     else:
         y = _product(rows, weight, contract)
-    return y.astype(x.dtype).reshape(*x.shape[:-1], -1)
+    return y.astype(x.dtype).reshape(*x.shape[:-1], y.shape[-1])
 
 
 def _product(rows: jax.Array, weight: jax.Array, contract: int) -> jax.Array:
@@ -133,8 +133,38 @@ class Embedding(Module):
         self.dtype = policy.dtype
         self.embedding = param((num_embeddings, features), policy.param_dtype, init)
 
+    @property
+    def num_embeddings(self) -> int:
+        """Ids are below it."""
+        return self.embedding.get_raw_value().shape[0]
+
     def __call__(self, ids: jax.Array) -> jax.Array:
+        # Calls check ids where they can (`nn.inputs`). The default mode makes NaN of those beyond the table, which
+        # spread from padding, although it is masked, to the whole row.
         return jnp.take(self.embedding[...], ids, axis=0, mode="clip").astype(self.dtype)
+
+
+class LearnedPositions(Embedding):
+    """Positions from 0 on; the first `offset` rows of their table are not used."""
+
+    def __init__(self, num_positions: int, features: int, policy: Policy, *, offset: int, init: Initializer):
+        super().__init__(num_positions + offset, features, policy, init=init)
+        self.offset = offset
+
+    @property
+    def num_embeddings(self) -> int:
+        return super().num_embeddings - self.offset
+
+    def __call__(self, ids: jax.Array) -> jax.Array:
+        return super().__call__(ids + self.offset)
+
+
+def embedding_sizes(words: Any, positions: Any) -> dict[str, int]:
+    """The number of words and of their features, and of positions; of what is no `Embedding`, nothing."""
+    sizes: dict[str, int] = {}
+    if isinstance(words, Embedding):
+        sizes |= {"vocab": words.num_embeddings, "features": words.embedding.get_raw_value().shape[1]}
+    return sizes | ({"positions": positions.num_embeddings} if isinstance(positions, Embedding) else {})
 
 
 class SinusoidalPositions(Embedding):

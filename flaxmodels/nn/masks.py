@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from flaxmodels.errors import FlaxModelsError
 from flaxmodels.nn.cache import Cache, LayerCache, self_attention_cache
 
 
@@ -46,7 +47,16 @@ def local_mask(length: int, reach: int) -> jax.Array:
 
 
 def token_mask(attention_mask: jax.Array, q_len: int, cache: Cache | None) -> jax.Array:
-    """Which of `q_len` new tokens count, boolean `[batch, q_len]`; with a cache the mask speaks of the whole text."""
+    """Which of `q_len` new tokens count, boolean `[batch, q_len]`; with a cache the mask speaks of the whole text.
+
+    Raises:
+        FlaxModelsError: a ready mask `[batch, q_len, kv_len]`, which does not say it.
+    """
+    if attention_mask.ndim != 2:
+        raise FlaxModelsError(
+            f"attention_mask: expected [batch, length] to count tokens, got {attention_mask.shape}; leave out "
+            "output_router_logits, whose loss is of tokens"
+        )
     places = new_places(q_len, None if cache is None else self_attention_cache(cache))
     return jnp.take(attention_mask, places, axis=1, mode="fill", fill_value=1).astype(bool)
 

@@ -50,18 +50,18 @@ def test_a_subclass_generates_under_any_name(model):
     assert type("Mine", (LlamaForCausalLM,), {}).can_generate()
 
 
-EXPECTED_IDS = "input_ids: expected integers [batch, prompt_len], at least one row of one token; got"
+EXPECTED_IDS = "input_ids: expected integers [batch, length], got"
 
 
 @pytest.mark.parametrize(
     ("input_ids", "message"),
     [
         (None, "generate() needs input_ids, or bos_token_id= to begin with"),
-        ([5, 6], f"{EXPECTED_IDS} int64 (2,)"),
-        ([[5.0]], f"{EXPECTED_IDS} float64 (1, 1)"),
-        (np.zeros((0, 4), int), f"{EXPECTED_IDS} int64 (0, 4)"),
-        (np.zeros((2, 0), int), f"{EXPECTED_IDS} int64 (2, 0)"),
-        ([[5, 6], [7]], "input_ids: the rows differ in length; pad the shorter ones on the left"),
+        ([5, 6], f"{EXPECTED_IDS} int64 (2,); add the axis batch, as in x[None]"),
+        ([[5.0]], f"{EXPECTED_IDS} float64 (1, 1); convert them with astype(int)"),
+        (np.zeros((0, 4), int), f"{EXPECTED_IDS} int64 (0, 4); no axis may be empty"),
+        (np.zeros((2, 0), int), f"{EXPECTED_IDS} int64 (2, 0); no axis may be empty"),
+        ([[5, 6], [7]], "input_ids: the rows differ in length; pad the shorter ones"),
         ([[5, 20]], "input_ids: expected token ids from 0 to 19, got 5 to 20; use the tokenizer of this model"),
         ([[-100, 4]], "input_ids: expected token ids from 0 to 19, got -100 to 4; use the tokenizer of this model"),
     ],
@@ -76,17 +76,12 @@ RIGHT = "are padded on the right, where their answers begin; pad on the left, or
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        (
-            np.ones((2, 4), int),
-            "attention_mask: expected zeros and ones of shape (2, 3) as input_ids, got int64 (2, 4)",
-        ),
-        (
-            np.full((2, 3), 2),
-            "attention_mask: expected zeros and ones of shape (2, 3) as input_ids, got int64 (2, 3)",
-        ),
-        ([[0, 0, 0], [1, 1, 1]], "attention_mask: rows [0] are all padding; each needs a token to continue"),
+        (np.ones((2, 4), int), "attention_mask: expected [batch, length] = (2, 3) as input_ids, got (2, 4)"),
+        (np.full((2, 3), 2), "attention_mask: expected zeros and ones, got 2 to 2"),
+        (np.ones((2, 3, 3), int), "attention_mask: expected [batch, length], got (2, 3, 3)"),
+        ([[0, 0, 0], [1, 1, 1]], "attention_mask: rows [0] are all padding; each needs a token"),
         ([[1, 1, 0], [1, 1, 0]], f"attention_mask: rows [0, 1] {RIGHT} padding"),
-        ([[1, 1, 1], [1, 1]], "attention_mask: the rows differ in length; pad the shorter ones on the left"),
+        ([[1, 1, 1], [1, 1]], "attention_mask: the rows differ in length; pad the shorter ones"),
     ],
 )
 def test_attention_mask(model, mask, message):
@@ -97,21 +92,18 @@ def test_right_padding_is_seen_without_a_mask(model):
     assert complaint(model, PROMPT, pad_token_id=10) == f"attention_mask: rows [1] {RIGHT} padding"
 
 
-EXPECTED_EMBEDS = "inputs_embeds: expected floats [batch, prompt_len, hidden], got"
+EXPECTED_EMBEDS = "inputs_embeds: expected floats [batch, length, features], got"
 
 
 @pytest.mark.parametrize(
     ("embeds", "message"),
     [
-        (np.zeros((2, 8)), f"{EXPECTED_EMBEDS} float64 (2, 8)"),
+        (np.zeros((2, 8)), f"{EXPECTED_EMBEDS} float64 (2, 8); add the axis batch, as in x[None]"),
         (np.zeros((2, 3, 8, 1), np.float32), f"{EXPECTED_EMBEDS} float32 (2, 3, 8, 1)"),
-        (np.zeros((0, 3, 8)), f"{EXPECTED_EMBEDS} float64 (0, 3, 8)"),
-        (jnp.zeros((2, 0, 8), "bfloat16"), f"{EXPECTED_EMBEDS} bfloat16 (2, 0, 8)"),
-        (np.zeros((2, 3, 8), int), f"{EXPECTED_EMBEDS} int64 (2, 3, 8)"),
-        (
-            [[[0.0] * 8] * 2, [[0.0] * 8]],
-            "inputs_embeds: the rows differ in length; pad the shorter ones on the left",
-        ),
+        (np.zeros((0, 3, 8)), f"{EXPECTED_EMBEDS} float64 (0, 3, 8); no axis may be empty"),
+        (jnp.zeros((2, 0, 8), "bfloat16"), f"{EXPECTED_EMBEDS} bfloat16 (2, 0, 8); no axis may be empty"),
+        (np.zeros((2, 3, 8), int), f"{EXPECTED_EMBEDS} int64 (2, 3, 8); convert them with astype(float)"),
+        ([[[0.0] * 8] * 2, [[0.0] * 8]], "inputs_embeds: the rows differ in length; pad the shorter ones"),
     ],
     ids=str,
 )
@@ -123,7 +115,7 @@ def test_inputs_embeds_and_what_else_is_given(model):
     embeds = np.zeros((2, 3, 8), np.float32)
     assert complaint(model, PROMPT, inputs_embeds=embeds) == "input_ids and inputs_embeds are both given; give one"
     assert complaint(model, inputs_embeds=embeds, attention_mask=np.ones((2, 4), int)) == (
-        "attention_mask: expected zeros and ones of shape (2, 3) as inputs_embeds, got int64 (2, 4)"
+        "attention_mask: expected [batch, length] = (2, 3) as inputs_embeds, got (2, 4)"
     )
     assert complaint(model, inputs_embeds=embeds, attention_mask=[[1, 1, 0], [1, 1, 1]]) == (
         f"attention_mask: rows [0] {RIGHT} padding"
@@ -265,11 +257,10 @@ def test_inputs_of_another_kind_of_model(model, bart):
         "decoder_input_ids: LlamaForCausalLM has no encoder; pass them as input_ids"
     )
     assert complaint(model, inputs_embeds=np.zeros((1, 3, 7))) == (
-        "inputs_embeds: expected [batch, prompt_len, 8], got (1, 3, 7)"
+        "inputs_embeds: expected [batch, length, features] = (1, 3, 8) as the model, got (1, 3, 7)"
     )
     assert complaint(bart, np.full((1, 13), 5)) == (
-        "input_ids: 13 tokens exceed the 12 positions of BartForConditionalGeneration (max_position_embeddings); "
-        "shorten the text"
+        "input_ids: 13 tokens exceed the 12 positions of the model; shorten the text"
     )
 
 
@@ -356,55 +347,60 @@ def refusal(function, *args) -> str:
     return str(caught.value)
 
 
-EXPECTED_MASK = "attention_mask: expected zeros and ones of shape (2, 3) as input_ids, and a one in each row; got"
-
-
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"input_ids": [5, 6]}, f"{EXPECTED_IDS} int64 (2,)"),
-        ({"input_ids": [[5, 6], [7]]}, "input_ids: the rows differ in length; pad the shorter ones on the right"),
-        ({"input_ids": PROMPT, "attention_mask": np.ones((2, 4), int)}, f"{EXPECTED_MASK} int64 (2, 4)"),
-        ({"input_ids": PROMPT, "attention_mask": np.full((2, 3), 2)}, f"{EXPECTED_MASK} int64 (2, 3)"),
-        ({"input_ids": PROMPT, "attention_mask": [[1, 0, 0], [0, 0, 0]]}, f"{EXPECTED_MASK} int64 (2, 3)"),
+        ({"input_ids": [5, 6]}, f"{EXPECTED_IDS} int64 (2,); add the axis batch, as in x[None]"),
+        ({"input_ids": [[5, 6], [7]]}, "input_ids: the rows differ in length; pad the shorter ones"),
+        (
+            {"input_ids": PROMPT, "attention_mask": np.ones((2, 4), int)},
+            "attention_mask: expected [batch, length] = (2, 3) as input_ids, got (2, 4)",
+        ),
+        (
+            {"input_ids": PROMPT, "attention_mask": np.full((2, 3), 2)},
+            "attention_mask: expected zeros and ones, got 2 to 2",
+        ),
+        (
+            {"input_ids": PROMPT, "attention_mask": [[1, 0, 0], [0, 0, 0]]},
+            "attention_mask: rows [1] are all padding; each needs a token",
+        ),
         (
             {"input_ids": PROMPT, "inputs_embeds": np.zeros((2, 3, 8))},
             "input_ids and inputs_embeds are both given; give one",
         ),
-        ({"inputs_embeds": np.zeros((2, 3))}, f"{EXPECTED_EMBEDS} float64 (2, 3)"),
         (
-            {"inputs_embeds": np.zeros((2, 3, 8)), "attention_mask": np.ones((2, 4), int)},
-            f"{EXPECTED_MASK} int64 (2, 4)".replace("input_ids", "inputs_embeds"),
+            {"inputs_embeds": np.zeros((2, 3))},
+            f"{EXPECTED_EMBEDS} float64 (2, 3); add the axis batch, as in x[None]",
         ),
         (
-            {"input_ids": PROMPT, "attention_mask": [[1], [1, 1]]},
-            "attention_mask: the rows differ in length; pad the shorter ones on the right",
-        ),
-        (
-            {"input_ids": [[5, 20]]},
+            {"input_ids": [[5, 20]], "attention_mask": [[1], [1, 1]]},
+            "attention_mask: the rows differ in length; pad the shorter ones\n"
             "input_ids: expected token ids from 0 to 19, got 5 to 20; use the tokenizer of this model",
         ),
     ],
     ids=str,
 )
-def test_inputs_of_an_encoder(given, message):
+def test_inputs_of_an_encoder(bart, given, message):
     others = dict.fromkeys(("input_ids", "attention_mask", "inputs_embeds"))
-    assert refusal(encoder_inputs, others | given, 20) == message
+    assert refusal(encoder_inputs, others | given, bart.input_checks) == message
 
 
-def test_embeddings_for_an_encoder_are_given_on():
+def test_embeddings_for_an_encoder_are_given_on(bart):
     embeds = jnp.ones((2, 3, 8), "bfloat16")
-    found = encoder_inputs({"input_ids": None, "attention_mask": np.ones((2, 3)), "inputs_embeds": embeds}, 20)
+    given = {"input_ids": None, "attention_mask": np.ones((2, 3)), "inputs_embeds": embeds}
+    found = encoder_inputs(given, bart.input_checks)
     assert found.keys() == {"attention_mask", "inputs_embeds"}
     np.testing.assert_array_equal(found["inputs_embeds"], embeds)
 
 
-def test_a_mask_is_no_input_of_an_encoder():
-    assert encoder_inputs({"input_ids": None, "attention_mask": np.ones((2, 3)), "inputs_embeds": None}, 20) == {}
+def test_a_mask_is_no_input_of_an_encoder(bart):
+    given = {"input_ids": None, "attention_mask": np.ones((2, 3)), "inputs_embeds": None}
+    assert encoder_inputs(given, bart.input_checks) == {}
 
 
-def test_inputs_of_an_encoder_are_filled_on_the_right():
-    found = encoder_inputs({"input_ids": PROMPT, "attention_mask": [[1, 1, 0], [1, 1, 1]], "inputs_embeds": None}, 20)
+def test_inputs_of_an_encoder_are_filled_on_the_right(bart):
+    given = {"input_ids": PROMPT, "attention_mask": [[1, 1, 0], [1, 1, 1]], "inputs_embeds": None}
+    found = encoder_inputs(given, bart.input_checks)
     assert {name: (array.shape, array.dtype) for name, array in found.items()} == {
         "input_ids": ((2, 64), np.int32),
         "attention_mask": ((2, 64), np.int32),
@@ -413,22 +409,23 @@ def test_inputs_of_an_encoder_are_filled_on_the_right():
     np.testing.assert_array_equal(found["input_ids"][:, :3], PROMPT)
 
 
-def test_prompts_of_a_decoder():
+def test_prompts_of_a_decoder(bart):
     none, start = GenerationConfig(), GenerationConfig(decoder_start_token_id=3, bos_token_id=4)
-    assert refusal(decoder_prompt, None, 2, none, 20) == (
+    checks = bart.input_checks
+    assert refusal(decoder_prompt, None, 2, none, checks) == (
         "generate() needs decoder_start_token_id=, with which the text of the decoder begins"
     )
-    assert refusal(decoder_prompt, PROMPT, 3, start, 20) == (
+    assert refusal(decoder_prompt, PROMPT, 3, start, checks) == (
         "decoder_input_ids: expected 3 rows as the encoder's input, got 2"
     )
-    assert refusal(decoder_prompt, [[5, 6], [7]], 2, start, 20) == (
-        "decoder_input_ids: the rows differ in length; pad the shorter ones on the left"
+    assert refusal(decoder_prompt, [[5, 6], [7]], 2, start, checks) == (
+        "decoder_input_ids: the rows differ in length; pad the shorter ones"
     )
-    assert refusal(decoder_prompt, None, 2, GenerationConfig(bos_token_id=20), 20) == (
+    assert refusal(decoder_prompt, None, 2, GenerationConfig(bos_token_id=20), checks) == (
         "decoder_input_ids: expected token ids from 0 to 19, got 20 to 20; use the tokenizer of this model"
     )
-    assert decoder_prompt(None, 2, start, 20).input_ids.tolist() == [[3], [3]]
-    assert decoder_prompt(None, 2, GenerationConfig(bos_token_id=4), 20).input_ids.tolist() == [[4], [4]]
+    assert decoder_prompt(None, 2, start, checks).input_ids.tolist() == [[3], [3]]
+    assert decoder_prompt(None, 2, GenerationConfig(bos_token_id=4), checks).input_ids.tolist() == [[4], [4]]
 
 
 def test_parameters(model):

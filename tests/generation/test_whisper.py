@@ -190,9 +190,13 @@ def test_settings_that_are_refused(pair, settings, message):
 @pytest.mark.parametrize(
     ("features", "message"),
     [
-        (None, "generate() needs input_features, floats [batch, 5, frames]; got None"),
-        (np.zeros((2, 4, 22)), "generate() needs input_features, floats [batch, 5, frames]; got float64 (2, 4, 22)"),
-        (np.zeros((2, 5), int), "generate() needs input_features, floats [batch, 5, frames]; got int64 (2, 5)"),
+        (None, "generate() needs input_features, floats [batch, 5, frames]"),
+        (np.zeros((2, 4, 22)), "input_features: expected [batch, 5, frames], got (2, 4, 22)"),
+        (
+            np.zeros((2, 5), int),
+            "input_features: expected floats [batch, bands, frames], got int64 (2, 5); add the axis batch, as in "
+            "x[None]",
+        ),
         (
             np.zeros((2, 5, 23)),
             "input_features: 23 frames are more than the 22 that the model reads at once; transcribe longer sound "

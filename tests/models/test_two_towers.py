@@ -98,7 +98,7 @@ def test_texts_without_a_mask_and_positions(case, model, reference):
     assert_same_outputs(model(**given), theirs, None)
     with pytest.raises(FlaxModelsError) as error:
         model(np.ones((1, 10), int), inputs["pixel_values"])
-    assert str(error.value) == "texts of 10 tokens: there are positions for 9. Truncate them."
+    assert str(error.value) == "input_ids: 10 tokens exceed the 9 positions of the model; shorten the text"
 
 
 def test_towers_load_from_a_checkpoint_of_both(case, model, folder):
