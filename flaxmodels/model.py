@@ -45,7 +45,7 @@ def called_like_forward(method: Callable[..., Any]) -> Callable[..., Any]:
         *args: Any,
         params: Params | None = None,
         dropout_rng: jax.Array | None = None,
-        train: bool = False,
+        train: bool | None = None,
         **kwargs: Any,
     ) -> Any:
         return self._run(method, self._inputs(MethodType(method, self), args, kwargs), params, dropout_rng, train)
@@ -83,6 +83,7 @@ class PreTrainedModel(Module):
         unsaved_names: regular expressions for parameters that files of the torch class do not have.
         config, policy: what is computed, and how.
         generation_config: settings of `generate` where a call gives none.
+        deterministic: that the model is not `training`, under the name that NNX has for it.
     """
 
     config_class: ClassVar[type[PreTrainedConfig]] = PreTrainedConfig
@@ -140,7 +141,7 @@ class PreTrainedModel(Module):
         self.policy = policy or Policy(
             to_dtype(dtype), to_dtype(param_dtype), attn_implementation, scan_layers, remat, experts_implementation
         )
-        self.seed = seed
+        self.seed, self.deterministic = seed, True
         self.build(self.config, self.policy, **options)
         if _do_init:
             self._fill(self._draw(jax.random.key(seed), self._shapes()), complete=nnx.Variable)
@@ -167,7 +168,7 @@ class PreTrainedModel(Module):
         params: Params | None = None,
         batch_stats: Params | None = None,
         dropout_rng: jax.Array | None = None,
-        train: bool = False,
+        train: bool | None = None,
         return_dict: bool | None = None,
         **kwargs: Any,
     ) -> Any:
@@ -177,8 +178,8 @@ class PreTrainedModel(Module):
             args, kwargs: the inputs of `forward`. Arrays may be numpy, jax or nested lists.
             params, batch_stats: used in place of the model's own.
             dropout_rng: key for dropout, which takes place only with `train=True`.
-            train: whether dropout takes place. Models with batch statistics then norm by those of the batch, and
-                return the running ones after it as `batch_stats`.
+            train: whether dropout takes place; `training` by default. Models with batch statistics then norm by those
+                of the batch, and return the running ones after it as `batch_stats`.
             return_dict: a tuple is returned if false.
 
         Returns:
@@ -188,9 +189,10 @@ class PreTrainedModel(Module):
             FlaxModelsError: inputs of another shape or dtype than `forward` says, and of those that are on the host
                 masks that are not binary, and ids, token types and positions beyond their tables; all are listed. See
                 `flaxmodels.debug_checks` for arrays on a device and inside a trace. Parameters that do not fit.
-                `train` without `dropout_rng`.
+                `dropout_rng` without `train`, or `train` without it.
             TypeError: an argument that `forward` does not have.
         """
+        train = self.training if train is None else train
         if train and self._has_batch_stats():
             kwargs["train"] = True
         inputs = self._inputs(self.features, args, kwargs)
@@ -202,7 +204,7 @@ class PreTrainedModel(Module):
         """The forward pass compiled ahead of time for inputs of these shapes, arrays or `jax.ShapeDtypeStruct` by name.
 
         Booleans such as `output_hidden_states` are compiled into it. The parameters need not be there yet. The result
-        takes the same inputs by name, and `params`.
+        takes the same inputs by name, and `params`. There is no dropout in it, whatever the mode.
         """
         return compile_call(self, self._inputs(self.features, (), inputs), self.input_checks)
 
@@ -227,12 +229,18 @@ class PreTrainedModel(Module):
         inputs: dict[str, Any],
         params: Params | None,
         dropout_rng: jax.Array | None,
-        train: bool,
+        train: bool | None,
         batch_stats: Params | None = None,
     ) -> Any:
+        train = self.training if train is None else train
         if train and dropout_rng is None and not inputs.get("train"):
-            raise FlaxModelsError("train=True needs dropout_rng=, a key such as jax.random.key(0)")
-        return call(self, method, self.input_checks(inputs), params, batch_stats, dropout_rng if train else None)
+            raise FlaxModelsError(
+                "train=True needs dropout_rng=, a key such as jax.random.key(0); without dropout, call eval() or pass "
+                "train=False"
+            )
+        if dropout_rng is not None and not train:
+            raise FlaxModelsError("dropout_rng has no effect without train=True: pass that too, or leave both out")
+        return call(self, method, self.input_checks(inputs), params, batch_stats, dropout_rng)
 
     def _inputs(self, function: MethodType, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         signature = _signature(function.__func__)
@@ -282,6 +290,31 @@ class PreTrainedModel(Module):
     def default_positions(self) -> DefaultPositions:
         """Which positions tokens have where a call gives none."""
         return DefaultPositions()
+
+    # ---- train and eval mode
+
+    @property
+    def training(self) -> bool:
+        """Whether calls train where they do not say `train=`; false at first."""
+        return not self.deterministic
+
+    def train(self, mode: bool = True, **attributes: Any) -> Self:
+        """Let `train=` be true by default, in the parts of the model too, or false if not `mode`. Returns the model.
+
+        `generate` never trains. `attributes` are those of `nnx.Module.train`, whose mode of other modules is set too.
+        """
+        super().train(**attributes) if mode else super().eval(**attributes)
+        return self
+
+    def eval(self, **attributes: Any) -> Self:
+        """Let `train=` be false by default again. Returns the model."""
+        return self.train(False, **attributes)
+
+    def set_view(self, deterministic: bool | None = None, **attributes: Any) -> dict[str, Any]:
+        """For `nnx.view`: the mode of a copy that shares the parameters."""
+        if deterministic is not None:
+            self.deterministic = deterministic
+        return attributes
 
     @property
     def base_model(self) -> PreTrainedModel:

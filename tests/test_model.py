@@ -22,6 +22,7 @@ from models.comparisons import same_params
 from models.tiny_configs import FIRSTS, HEADS
 from models.torch_reference import torch_model
 
+from flaxmodels.changes import changes, count_change
 from flaxmodels.errors import CheckpointMismatch, ConfigError, FlaxModelsError
 from flaxmodels.models.bert import (
     BertConfig,
@@ -31,6 +32,7 @@ from flaxmodels.models.bert import (
     BertModel,
 )
 from flaxmodels.models.llama import LlamaForCausalLM, LlamaModel
+from flaxmodels.nn.functional import functional
 from flaxmodels.nn.linear import Embedding, Linear
 from flaxmodels.nn.module import split_shared
 from flaxmodels.nn.moe import Router
@@ -239,6 +241,103 @@ def test_a_model_is_an_nnx_module(llama):
     assert jnp.array_equal(llama(**BATCH).last_hidden_state, expected)
     assert not jnp.array_equal(duplicate(**BATCH).last_hidden_state, expected)
     assert llama.module is llama
+
+
+# ---- train and eval mode
+
+
+@pytest.fixture(scope="module")
+def dropping() -> BertForSequenceClassification:
+    """A model with dropout, whose mode tests change."""
+    return BertForSequenceClassification(BERT)
+
+
+def test_the_mode_is_the_default_of_train(dropping):
+    still = dropping(**BATCH).logits
+    dropped = dropping(**BATCH, train=True, dropout_rng=KEY).logits
+    assert not dropping.training
+    assert dropping.train() is dropping
+    assert dropping.training
+    assert dropping.bert.training
+    assert jnp.array_equal(dropping(**BATCH, dropout_rng=KEY).logits, dropped)
+    assert jnp.array_equal(dropping(**BATCH, train=False).logits, still)
+    assert dropping.eval() is dropping
+    assert not dropping.training
+    assert not dropping.bert.training
+    assert jnp.array_equal(dropping(**BATCH).logits, still)
+    assert dropping.train(False) is dropping
+    assert not dropping.training
+
+
+def test_a_key_without_training_and_training_without_a_key_are_refused(dropping):
+    def refusal(**kwargs) -> str:
+        with pytest.raises(FlaxModelsError) as error:
+            dropping(**BATCH, **kwargs)
+        return str(error.value)
+
+    needs_key = (
+        "train=True needs dropout_rng=, a key such as jax.random.key(0); without dropout, call eval() or pass "
+        "train=False"
+    )
+    needs_train = "dropout_rng has no effect without train=True: pass that too, or leave both out"
+    assert refusal(dropout_rng=KEY) == refusal(dropout_rng=KEY, train=False) == needs_train
+    assert refusal(train=True) == needs_key
+    dropping.train()
+    assert refusal() == needs_key
+    assert refusal(dropout_rng=KEY, train=False) == needs_train
+    dropping.eval()
+
+
+def test_a_change_of_the_mode_neither_splits_nor_compiles_anew(dropping):
+    before, structure = changes(), functional(dropping)
+    dropping.train()
+    assert (changes(), functional(dropping)) == (before, structure)
+    count_change()  # as any change of another model
+    assert functional(dropping) is structure
+    dropping.eval()
+    count_change()
+    assert functional(dropping) is structure
+
+
+def test_the_mode_is_that_of_nnx(dropping):
+    class Outer(nnx.Module):
+        def __init__(self):
+            self.model, self.dropout = dropping, nnx.Dropout(0.5)
+
+    outer = Outer()
+    outer.train()
+    assert dropping.training
+    assert not outer.dropout.deterministic
+    assert nnx.merge(*nnx.split(outer)).model.training
+    viewed = nnx.view(outer, deterministic=True)
+    assert not viewed.model.training
+    assert viewed.dropout.deterministic
+    assert dropping.training
+    assert viewed.model.bert.pooler.dense.kernel[...] is dropping.bert.pooler.dense.kernel[...]
+    outer.eval()
+    assert not dropping.training
+    assert outer.dropout.deterministic
+
+
+def test_the_mode_is_seen_by_nnx_jit(dropping):
+    calls = []
+
+    @nnx.jit
+    def call(model):
+        calls.append(model.training)
+        return model(**BATCH, dropout_rng=KEY if model.training else None).logits
+
+    still = call(dropping)
+    dropped = call(dropping.train())
+    assert not jnp.allclose(still, dropped)
+    assert jnp.array_equal(call(dropping.eval()), still)
+    assert calls == [False, True]
+
+
+def test_generation_never_trains():
+    generating, prompt = LlamaForCausalLM(LLAMA | {"attention_dropout": 0.5}), np.full((2, 4), 9)
+    expected = generating.generate(prompt).sequences
+    assert jnp.array_equal(generating.train().generate(prompt).sequences, expected)
 
 
 # ---- parameters

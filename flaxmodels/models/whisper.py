@@ -338,7 +338,7 @@ class WhisperForConditionalGeneration(WhisperPreTrainedModel):
         if not settings.lang_to_id:
             raise FlaxModelsError("detect_language() needs lang_to_id in generation_config")
         start = np.full((len(input_features), 1), settings.decoder_start_token_id)
-        logits = self(input_features, decoder_input_ids=start, params=params).logits[:, -1]
+        logits = self(input_features, decoder_input_ids=start, params=params, train=False).logits[:, -1]
         languages = np.array(sorted(settings.lang_to_id.values()))
         return languages[np.asarray(logits[:, languages].argmax(-1))]
 

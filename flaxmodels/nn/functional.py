@@ -32,7 +32,7 @@ class Functional:
         self.compiled: dict[Any, Any] = {}
         self.derived: dict[Any, Any] = {}
         self._orders: dict[Any, list[int | None]] = {}
-        self._graph, state = nnx.split(module)
+        self._graph, state = nnx.split(_in_eval_mode(module))
         self._config = config.to_dict() if (config := getattr(module, "config", None)) else None
         position = {id(variable): number for number, variable in enumerate(self.variables)}
         self._flat = [(path, position[id(_descend(module, path))]) for path, _ in nnx.to_flat_state(state)]
@@ -117,6 +117,13 @@ def functional(module: Module) -> Functional:
             return found
         _FUNCTIONALS[module] = found = fresh
     return found
+
+
+def _in_eval_mode(module: Module) -> Module:
+    """The module, or a view of one in train mode: programs do not depend on the mode, and serve both."""
+    if getattr(module, "deterministic", True):
+        return module
+    return nnx.view(module, only=Module, deterministic=True)
 
 
 def _descend(module: Any, path: Sequence[Any]) -> Any:

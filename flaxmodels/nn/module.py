@@ -64,7 +64,8 @@ class Module(nnx.Module):
     torch_names: ClassVar[dict[str, str]] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
-        count_change()
+        if name != "deterministic":  # the mode of a model, which compiled calls do not depend on
+            count_change()
         if isinstance(value, _STATIC) or isinstance(getattr(type(self), name, None), property):
             # NNX searches every value for arrays, which takes longer than all else here, and refuses properties.
             object.__setattr__(self, name, value)

@@ -128,6 +128,8 @@ def test_the_language_is_found_out(pair):
     model, reference = pair
     found = model.detect_language(sounds(model))
     np.testing.assert_array_equal(found, reference.detect_language(torch.from_numpy(sounds(model))))
+    np.testing.assert_array_equal(model.train().detect_language(sounds(model)), found)
+    model.eval()
     given = {name: value for name, value in vars(model.generation_config).items() if name != "lang_to_id"}
     with pytest.raises(FlaxModelsError, match=r"^detect_language\(\) needs lang_to_id in generation_config$"):
         model.detect_language(sounds(model), GenerationConfig(**given))

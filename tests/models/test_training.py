@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,12 +54,9 @@ def test_dropout_depends_on_its_key_alone(case, model):
     first, again, other = (outputs(train=True, dropout_rng=jax.random.key(seed)) for seed in (0, 0, 1))
     still = outputs()
     assert jnp.array_equal(first, again)
-    assert jnp.array_equal(still, outputs(dropout_rng=jax.random.key(0)))
     for left, right in ((first, other), (first, still), (other, still)):
         assert (left != right).mean() > 0.5
-    with pytest.raises(
-        FlaxModelsError, match=f"^{re.escape('train=True needs dropout_rng=, a key such as jax.random.key(0)')}$"
-    ):
+    with pytest.raises(FlaxModelsError, match=r"^train=True needs dropout_rng=, a key such as jax.random.key\(0\); "):
         model(**inputs, train=True)
 
 
