@@ -42,7 +42,8 @@ class Beams(NamedTuple):
 
 class State(NamedTuple):
     """`running` texts that can go on, `finished` ones, of which `done` `[batch, beams]` are any, and whether a prompt
-    can still get better ones, `open` `[batch]`. `stuck`: every continuation of the last step has ended."""
+    can still get better ones, `open` `[batch]`. `stuck`: every continuation of the last step has ended. `failed`: the
+    prompts whose last logits were NaN or infinite, which ends the search, bool `[batch]`."""
 
     length: jax.Array
     cache: Cache
@@ -51,6 +52,7 @@ class State(NamedTuple):
     done: jax.Array
     open: jax.Array
     stuck: jax.Array
+    failed: jax.Array
     kept: dict[str, Any]
 
 
@@ -77,13 +79,14 @@ def search(reader: Reader) -> State:
         jnp.zeros((batch, beams), bool),
         jnp.ones(batch, bool),
         jnp.zeros((), bool),
+        jnp.zeros(batch, bool),
         kept,
     )
     state = _step(reader, state, outputs["logits"])
 
     def goes_on(state: State) -> jax.Array:
         full = state.done.all() & _early(reader)
-        return state.open.any() & ~full & ~state.stuck
+        return state.open.any() & ~full & ~state.stuck & ~state.failed.any()
 
     def decode(state: State) -> State:
         flat = state.running.tokens.reshape(batch * beams, -1)
@@ -137,8 +140,15 @@ def _step(reader: Reader, state: State, logits: jax.Array) -> State:
         done,
         state.open & (possible[:, None] > worst).any(-1),
         ended.all(),
+        _failed(reader, state, logits),
         kept,
     )
+
+
+def _failed(reader: Reader, state: State, logits: jax.Array) -> jax.Array:
+    """Of the prompts that are searched for, bool `[batch]`; texts that only fill the number of beams do not count."""
+    counts = (state.running.scores > _NEVER / 2) & state.open[:, None]
+    return (reader.fails(logits).reshape(counts.shape) & counts).any(-1)
 
 
 def _log_probabilities(reader: Reader, state: State, logits: jax.Array) -> jax.Array:

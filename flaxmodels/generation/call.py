@@ -16,7 +16,7 @@ from flaxmodels.generation.config import DEFAULT_NEW_TOKENS
 from flaxmodels.generation.job import Job
 from flaxmodels.generation.logits import NO_TOKEN
 from flaxmodels.generation.plan import plan
-from flaxmodels.generation.result import GenerateOutput, StopStrings
+from flaxmodels.generation.result import GenerateOutput, StopStrings, check_logits
 from flaxmodels.generation.sampling import State
 
 BLOCK = 8
@@ -65,7 +65,8 @@ def generate(
 
     Raises:
         ConfigError: settings that are unknown, impossible, contradictory or not implemented; all are listed.
-        FlaxModelsError: a model that cannot generate, or a prompt that it cannot continue.
+        FlaxModelsError: a model that cannot generate, or a prompt that it cannot continue; what would take more memory
+            than the device has; logits that are NaN or infinite, in rows that have not ended.
     """
     job = plan(model, input_ids, generation_config, prng_key, **options)
     looks = {"streamer": streamer, "stop_strings": job.settings.stop_strings, "max_time": job.settings.max_time}
@@ -90,7 +91,7 @@ def generate(
 def stream(model: Any, *args: Any, tokenizer: Any = None, **kwargs: Any) -> Iterator[np.ndarray]:
     """Tokens of an answer while it is decoded, int32 `[batch, some]`; takes what `generate` takes, but `streamer`.
 
-    The arguments are checked, and errors raised, at once.
+    The arguments are checked, and errors raised, at once; logits that are NaN or infinite while it goes on.
     """
     job = plan(model, *args, **kwargs)
     _check_order(job, "stream()")
@@ -111,7 +112,9 @@ def _blocks(job: Job, stops: StopStrings | None) -> Iterator[tuple[State, np.nda
     advance = loop.compiled(job.model, loop.advance_tokens, donate="state")
     start, seen = int(job.request.prompt_len), 0
     while True:
-        tokens, length, finished = jax.device_get((state.text.tokens, state.text.length, state.finished))
+        fetched = (state.text.tokens, state.text.length, state.finished, state.failed)
+        tokens, length, finished, failed = jax.device_get(fetched)
+        check_logits(failed, int(length) - start)
         answers = tokens[:, start:length]
         if stops is not None:
             finished = finished | stops.ended(answers)

@@ -12,7 +12,7 @@ from flaxmodels.generation import loop
 from flaxmodels.generation.config import GenerationConfig
 from flaxmodels.generation.prompt import Prompt
 from flaxmodels.generation.reader import Program, Request
-from flaxmodels.generation.result import DecodingCache, GenerateOutput, StopStrings
+from flaxmodels.generation.result import DecodingCache, GenerateOutput, StopStrings, check_logits
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,15 @@ class Job:
         return loop.compiled(self.model, functions[self.strategy])(self.values, self.request, program=self.program)
 
     def finish(self, state: Any, stops: StopStrings | None = None) -> GenerateOutput:
-        """What the state after the last token becomes."""
+        """What the state after the last token becomes. Raises `FlaxModelsError` if that token came of NaN."""
         if self.strategy == "beams":
             return self._finish_beams(state)
         passes = state.passes if self.strategy == "speculate" else None
-        tokens, length, passes = jax.device_get((state.text.tokens, state.text.length, passes))
-        answers = tokens[:, self.prompt.input_ids.shape[1] : length]
+        fetched = (state.text.tokens, state.text.length, state.failed, passes)
+        tokens, length, failed, passes = jax.device_get(fetched)
+        start = self.prompt.input_ids.shape[1]
+        check_logits(failed, int(length) - start)
+        answers = tokens[:, start:length]
         if stops is not None:
             answers = stops.cut(answers, int(self.request.pad_token_id))
         found: dict[str, Any] = {"sequences": self._behind_prompts(answers)}
@@ -92,7 +95,8 @@ class Job:
 
     def _finish_beams(self, state: Any) -> GenerateOutput:
         count = self.settings.num_return_sequences or 1
-        *finished, length = jax.device_get((*state.finished, state.length))
+        *finished, length, failed = jax.device_get((*state.finished, state.length, state.failed))
+        check_logits(failed, int(length) - self.prompt.input_ids.shape[1])
         tokens, scores, origins = (array[:, :count].reshape(-1, *array.shape[2:]) for array in finished)
         new, start = int((origins >= 0).sum(-1).max()), self.prompt.input_ids.shape[1]
         kept: dict[str, Any] = {name: tuple(array[: length - start]) for name, array in state.kept.items()}

@@ -129,7 +129,7 @@ class Reader:
         if request.inputs_embeds is not None:
             read, other = None, {"inputs_embeds": request.inputs_embeds[:, : program.chunk]}
         if request.encoder is not None:
-            other = {"encoder_outputs": self.model.encode(**request.encoder)}
+            other = {"encoder_outputs": self.model.run_encoder(**request.encoder)}
         outputs, cache = self(read, expecting(cache, count), count - 1, **other)
         rows = jnp.repeat(jnp.arange(batch), program.repeats)
         if program.repeats > 1:
@@ -174,6 +174,12 @@ class Reader:
         stop = request.prompt_len + request.max_new_tokens
         history = History(tokens, length, request.prompt_len, stop, self.source)
         return process(scores, request.settings, history, self.program.custom, keep)
+
+    def fails(self, logits: jax.Array) -> jax.Array:
+        """Whether logits `[..., vocab]` are NaN or infinite, bool `[...]`; never if the request replaces these."""
+        if "remove_invalid_values" in self.request.settings:
+            return jnp.zeros(logits.shape[:-1], bool)
+        return ~(logits < jnp.inf).all(-1)
 
     def ends(self, tokens: jax.Array) -> jax.Array:
         """Whether each of the tokens ends an answer."""

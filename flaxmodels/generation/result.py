@@ -64,6 +64,16 @@ class GenerateOutput(ModelOutput):
     passes: int | None = None
 
 
+def check_logits(failed: np.ndarray, token: int) -> None:
+    """Refuse a result whose new token number `token`, counted from 1, was chosen by no numbers in `failed` rows."""
+    if rows := np.flatnonzero(failed).tolist():
+        raise FlaxModelsError(
+            f"generate(): the logits of new token {token} are NaN or infinite in rows {rows}. Either the weights or "
+            'inputs_embeds have such values, or float16 overflows: use dtype="bfloat16" or "float32". '
+            "remove_invalid_values=True replaces them"
+        )
+
+
 @dataclass(frozen=True)
 class StopStrings:
     """Texts at which an answer ends, and the tokenizer that writes it."""

@@ -16,12 +16,14 @@ class State(NamedTuple):
     Attributes:
         text: prompts and answers.
         finished: bool `[rows]`, whether a row has ended.
+        failed: bool `[rows]`, whether the logits of its last token were NaN or infinite, which ends decoding.
         first: what is kept of the outputs of the prompt.
         kept: what is kept of each new token, `[room, ...]`.
     """
 
     text: Text
     finished: jax.Array
+    failed: jax.Array
     first: dict[str, Any]
     kept: dict[str, Any]
 
@@ -40,16 +42,16 @@ def begin(reader: Reader) -> State:
         step, _ = jax.eval_shape(reader, text.tokens[:, :1], text.cache, 0)
         del step["logits"]
         kept |= jax.tree.map(lambda each: jnp.zeros((reader.program.room, *each.shape), each.dtype), step)
-    return _append(reader, State(text, finished, outputs, kept), logits)
+    return _append(reader, State(text, finished, finished, outputs, kept), logits)
 
 
 def advance(reader: Reader, state: State, until: Any) -> State:
-    """Decode until all rows have ended, or answers have `until` tokens or as many as were asked for."""
+    """Decode until all rows have ended or one has failed, or answers have `until` tokens or as many as asked for."""
     start, request = reader.request.prompt_len, reader.request
     most = jnp.minimum(until, request.max_new_tokens)
 
     def goes_on(state: State) -> jax.Array:
-        return (state.text.length - start < most) & ~state.finished.all()
+        return (state.text.length - start < most) & ~state.finished.all() & ~state.failed.any()
 
     return jax.lax.while_loop(goes_on, lambda state: _decode(reader, state), state)
 
@@ -78,8 +80,8 @@ def _append(reader: Reader, state: State, logits: jax.Array) -> State:
         token = scores.argmax(-1)
     token = jnp.where(state.finished, request.pad_token_id, token).astype(jnp.int32)
     tokens = jax.lax.dynamic_update_slice(text.tokens, token[:, None], (0, text.length))
-    finished = state.finished | reader.ends(token)
-    return State(Text(tokens, text.length + 1, text.cache), finished, state.first, state.kept | kept)
+    finished, failed = state.finished | reader.ends(token), ~state.finished & reader.fails(logits)
+    return State(Text(tokens, text.length + 1, text.cache), finished, failed, state.first, state.kept | kept)
 
 
 def row_keys(reader: Reader) -> jax.Array:

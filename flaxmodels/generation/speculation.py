@@ -19,10 +19,12 @@ from flaxmodels.nn.cache import Cache, rewound
 
 
 class State(NamedTuple):
-    """The text of one row, whether it has ended, the draft model's cache, and how many passes there were."""
+    """The text of one row, whether it has ended, whether the logits of its last token were NaN or infinite, bool `[1]`,
+    the draft model's cache, and how many passes there were."""
 
     text: Text
     finished: jax.Array
+    failed: jax.Array
     draft: Cache | None
     passes: jax.Array
 
@@ -47,12 +49,13 @@ def decode(reader: Reader, draft: Reader | None) -> State:
     first = _choose(reader, reader.process(outputs["logits"], text.tokens, text.length), text.length)
     tokens = jax.lax.dynamic_update_slice(text.tokens, first[:, None], (0, text.length))
     cache = None if draft is None else draft.begin()[0].cache
-    state = State(Text(tokens, text.length + 1, text.cache), reader.ends(first)[0], cache, jnp.ones((), jnp.int32))
+    text, failed = Text(tokens, text.length + 1, text.cache), reader.fails(outputs["logits"])
+    state = State(text, reader.ends(first)[0], failed, cache, jnp.ones((), jnp.int32))
     guess = _looked_up(reader) if draft is None else _drafted(reader, draft)
     stop = request.prompt_len + request.max_new_tokens
 
     return jax.lax.while_loop(
-        lambda state: (state.text.length < stop) & ~state.finished,
+        lambda state: (state.text.length < stop) & ~state.finished & ~state.failed.any(),
         lambda state: _check(reader, state, guess(state), stop),
         state,
     )
@@ -93,14 +96,14 @@ def _looked_up(reader: Reader) -> Callable[[State], Guess]:
         row = tokens[0]
         places = jnp.arange(len(row))
 
-        def compare(back: jax.Array, found: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-            same, run = found
+        def compare(found: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+            back, same, run = found
             last = row[jnp.maximum(length - 1 - back, 0)]
             same = same & (jnp.roll(row, back) == last) & (places >= back) & (last != NO_TOKEN) & (length > back)
-            return same, run + same
+            return back + 1, same, run + same
 
-        earlier = places < length - 1
-        _, run = jax.lax.fori_loop(0, longest, compare, (earlier, jnp.zeros_like(row)))
+        start = (jnp.zeros((), jnp.int32), places < length - 1, jnp.zeros_like(row))
+        _, _, run = jax.lax.while_loop(lambda found: (found[0] < longest) & found[1].any(), compare, start)
         best = jnp.argmax(run)
         ahead = best + 1 + jnp.arange(count)
         follows = (run[best] > 0) & (ahead < length)
@@ -131,12 +134,15 @@ def _check(reader: Reader, state: State, guess: Guess, stop: jax.Array) -> State
     chosen = jnp.where(numbers < kept, jnp.append(guess.tokens, 0), own)
     ends = reader.ends(chosen) & (numbers <= kept)
     added = jnp.minimum(jnp.where(ends.any(), jnp.argmax(ends), kept) + 1, stop - length)
+    fails = reader.fails(outputs["logits"][0]) & (numbers < added)
+    added = jnp.where(fails.any(), jnp.argmax(fails) + 1, added)
     tokens = jax.lax.dynamic_update_slice(
         text.tokens, jnp.where(numbers < added, chosen, NO_TOKEN)[None].astype(jnp.int32), (0, length)
     )
     finished = (ends & (numbers < added)).any()
     cache = rewound(cache, length + added - 1)
-    return State(Text(tokens, length + added, cache), finished, guess.cache, state.passes + 1)
+    text = Text(tokens, length + added, cache)
+    return State(text, finished, fails.any(keepdims=True), guess.cache, state.passes + 1)
 
 
 def _draw(reader: Reader, scores: jax.Array, guess: Guess, length: jax.Array) -> tuple[jax.Array, jax.Array]:
