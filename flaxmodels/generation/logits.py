@@ -343,7 +343,8 @@ def _without_ngrams(scores: jax.Array, size: Number, text: jax.Array, length: Nu
         return same & (jnp.roll(text, back, axis=1) == latest) & (latest != NO_TOKEN)
 
     ends = jnp.broadcast_to(((places >= size - 1) & (places < length))[None], text.shape)
-    ends = jax.lax.fori_loop(1, size, compare, ends & (history.length >= size - 1) & (size > 0))
+    possible = (history.length >= size - 1) & (size > 0)
+    ends = jax.lax.fori_loop(1, jnp.where(possible, size, 1), compare, ends & possible)
     ids = jnp.where(ends, _ids(text, scores), scores.shape[-1])
     return scores.at[jnp.arange(len(text))[:, None], ids].set(-jnp.inf, mode="drop")
 

@@ -18,7 +18,8 @@ from flaxmodels.errors import FlaxModelsError
 from flaxmodels.generation.config import DEFAULT_NEW_TOKENS, GenerationConfig, settle
 from flaxmodels.generation.job import Job
 from flaxmodels.generation.logits import NO_TOKEN, Custom
-from flaxmodels.generation.processing import ids, processing
+from flaxmodels.generation.memory import check_memory
+from flaxmodels.generation.processing import ids, int32, processing
 from flaxmodels.generation.prompt import (
     Prompt,
     bucket,
@@ -31,6 +32,8 @@ from flaxmodels.generation.reader import Program, Request
 from flaxmodels.generation.result import DecodingCache
 from flaxmodels.nn.functional import functional
 from flaxmodels.nn.policy import to_dtype
+
+MAX_ASSISTANT_TOKENS = 64
 
 logger = logging.getLogger("flaxmodels")
 
@@ -65,7 +68,7 @@ def plan(
     texts = _texts(model, given, encoder, decoder_input_ids, chosen)
     prompt = texts.prompt
     new_tokens = _new_tokens(model, prompt, chosen)
-    way = _way(model, prompt, chosen, assistant_model, past_key_values)
+    way = _way(model, prompt, chosen, assistant_model, past_key_values, new_tokens)
     cached = 0 if past_key_values is None else _cached(model, past_key_values, texts, chosen)
     slots, room, chunk = _sizes(prompt.input_ids.shape[1], cached, new_tokens + way.overshoot)
     program = Program(
@@ -80,6 +83,7 @@ def plan(
         variant=way.variant,
     )
     values = functional(model).values(params)
+    check_memory(model, program, len(prompt.input_ids), values)
     request = Request(
         **_tokens(texts, chosen, new_tokens, model.config.target_vocab_size),
         **_randomness(chosen, prng_key, seed, len(prompt.input_ids)),
@@ -145,10 +149,17 @@ class _Way(NamedTuple):
     overshoot: int = 0
 
 
-def _way(model: Any, prompt: Prompt, settings: GenerationConfig, assistant_model: Any, past_key_values: Any) -> _Way:
-    if guesses := _guesses(settings, assistant_model):
+def _way(
+    model: Any,
+    prompt: Prompt,
+    settings: GenerationConfig,
+    assistant_model: Any,
+    past_key_values: Any,
+    new_tokens: int,
+) -> _Way:
+    if guesses := min(_guesses(settings, assistant_model), bucket(new_tokens)):  # more would be beyond the answer
         _check_guessing(model, prompt, settings, assistant_model)
-        numbers = {"max_matching_ngram_size": np.int32(settings.max_matching_ngram_size or 2)}
+        numbers = {"max_matching_ngram_size": int32(settings.max_matching_ngram_size or 2)}
         return _Way("speculate", variant=(guesses,), numbers=numbers, overshoot=guesses + 1)
     beams, ends = settings.num_beams or 1, settings.eos_token_ids
     if beams == 1:
@@ -165,9 +176,14 @@ _WANTED = ("output_scores", "output_logits", "output_attentions", "output_hidden
 
 def _guesses(settings: GenerationConfig, assistant_model: Any) -> int:
     """How many tokens are guessed at once; 0 if none are."""
-    if assistant_model is not None:
-        return settings.num_assistant_tokens or 5
-    return settings.prompt_lookup_num_tokens or 0
+    if assistant_model is None:
+        return settings.prompt_lookup_num_tokens or 0
+    guesses = settings.num_assistant_tokens or 5
+    if guesses > MAX_ASSISTANT_TOKENS:
+        raise FlaxModelsError(
+            f"num_assistant_tokens={guesses}: expected at most {MAX_ASSISTANT_TOKENS}, each of which is compiled"
+        )
+    return guesses
 
 
 def _check_guessing(model: Any, prompt: Prompt, settings: GenerationConfig, assistant_model: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,24 +15,29 @@ _WIDTH = 8
 """Lists of ids, and the sequences in them, are filled up to a multiple of it, so that others rarely compile anew."""
 
 
-_NUMBERS: dict[str, tuple[Any, type]] = {
+def int32(number: int) -> np.int32:
+    """The number, or the largest that int32 has: no text is as long, and no vocabulary as large, as either."""
+    return np.int32(min(number, np.iinfo(np.int32).max))
+
+
+_NUMBERS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "repetition_penalty": (1, np.float32),
     "frequency_penalty": (0, np.float32),
     "presence_penalty": (0, np.float32),
-    "no_repeat_ngram_size": (0, np.int32),
+    "no_repeat_ngram_size": (0, int32),
     "remove_invalid_values": (False, np.bool_),
     "renormalize_logits": (False, np.bool_),
     "forced_bos_token_id": (None, np.int32),
 }
 """Settings that are a number: the value that changes nothing, and the dtype."""
-_SOURCE_NUMBERS: dict[str, tuple[Any, type]] = {
+_SOURCE_NUMBERS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "encoder_repetition_penalty": (1, np.float32),
-    "encoder_no_repeat_ngram_size": (0, np.int32),
+    "encoder_no_repeat_ngram_size": (0, int32),
 }
 """Likewise, of what compares with the ids that an encoder read."""
-_SAMPLING_NUMBERS: dict[str, tuple[Any, type]] = {
+_SAMPLING_NUMBERS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "temperature": (1, np.float32),
-    "top_k": (0, np.int32),
+    "top_k": (0, int32),
     "top_p": (1, np.float32),
     "typical_p": (1, np.float32),
     "min_p": (0, np.float32),
@@ -71,7 +76,7 @@ def _of_ends(settings: GenerationConfig) -> dict[str, Any]:
             values[name] = (np.int32(least), ends)
     if settings.exponential_decay_length_penalty:
         start, factor = settings.exponential_decay_length_penalty
-        values["exponential_decay_length_penalty"] = (np.int32(start), np.float32(factor), ends)
+        values["exponential_decay_length_penalty"] = (int32(start), np.float32(factor), ends)
     return values
 
 
@@ -104,12 +109,12 @@ def _of_timestamps(settings: GenerationConfig, vocab_size: int) -> dict[str, Any
         return {}
     end = next(token for token in (*settings.eos_token_ids, settings.bos_token_id, quiet) if token is not None)
     latest = vocab_size if latest is None else quiet + 1 + latest
-    return {"return_timestamps": (np.int32(quiet), np.int32(end), np.int32(latest))}
+    return {"return_timestamps": (np.int32(quiet), np.int32(end), int32(latest))}
 
 
 def ids(tokens: Sequence[int]) -> np.ndarray:
     """int32, with at least one filler that is no token."""
-    return _filled(tokens, NO_TOKEN, np.int32)
+    return _filled([int32(token) for token in tokens], NO_TOKEN, np.int32)
 
 
 def _filled(values: Sequence[Any], filler: Any, dtype: Any) -> np.ndarray:

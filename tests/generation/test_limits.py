@@ -1,0 +1,171 @@
+"""Settings of `generate` that no device has the memory for, and large ones that are harmless."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from flaxmodels.errors import FlaxModelsError
+from flaxmodels.generation import memory
+from flaxmodels.models.bart import BartForConditionalGeneration
+from flaxmodels.models.bert import BertLMHeadModel
+from flaxmodels.models.gemma2 import Gemma2ForCausalLM
+from flaxmodels.models.llama import LlamaForCausalLM
+from flaxmodels.models.roberta import RobertaForCausalLM
+from flaxmodels.nn.functional import functional
+
+SIZES = {"vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+PROMPT = np.array([[5, 6, 7], [8, 9, 10]])
+THERE = 10**9
+HUGE = 10**9
+
+
+@pytest.fixture(scope="module")
+def model():
+    return LlamaForCausalLM(SIZES)
+
+
+def complaint(model, *args, **kwargs) -> str:
+    with pytest.raises(FlaxModelsError) as caught:
+        model.generate(*args, **kwargs)
+    return str(caught.value)
+
+
+def message(needed: int, rows: int, slots: int) -> str:
+    return (
+        f"generate() needs at least {needed:,} bytes for caches, texts and scores of {rows:,} rows with room for "
+        f"{slots:,} tokens, but the device has {THERE:,}; lower max_new_tokens, max_length, num_beams or "
+        "num_return_sequences, or give fewer prompts at once"
+    )
+
+
+ROOM = 64 + 64
+"""Slots of a short prompt and a short answer."""
+LONG = 64 + 2**30
+SLOT = 2 * 8 * 4 + 3 * 4
+"""Bytes of a token: its keys and values, and the token itself with its mask and position."""
+SCORES = 20 * 4
+LENGTH = 4
+"""Bytes of the number of tokens in the cache of a row."""
+
+
+@pytest.mark.parametrize(
+    ("settings", "needed", "rows", "slots"),
+    [
+        ({"max_new_tokens": HUGE}, 2 * (LONG * SLOT + SCORES + LENGTH), 2, LONG),
+        ({"max_length": HUGE}, 2 * (LONG * SLOT + SCORES + LENGTH), 2, LONG),
+        ({"max_new_tokens": HUGE, "cache_dtype": "bfloat16"}, 2 * (LONG * (SLOT - 32) + SCORES + LENGTH), 2, LONG),
+        (
+            {"num_beams": 10**6},
+            2 * 10**6 * (ROOM * (2 * 64 + 7 * 4) + 4 * 64 * 4 + SCORES + 2 * LENGTH),
+            2 * 10**6,
+            ROOM,
+        ),
+        (
+            {"num_return_sequences": HUGE, "do_sample": True},
+            2 * HUGE * (ROOM * SLOT + SCORES + LENGTH),
+            2 * HUGE,
+            ROOM,
+        ),
+        (
+            {"max_new_tokens": 5 * 10**6, "output_scores": True},
+            2 * ((64 + 2**23) * SLOT + (1 + 2**23) * SCORES + LENGTH),
+            2,
+            64 + 2**23,
+        ),
+        ({"max_new_tokens": 10**30}, 2 * ((64 + 2**100) * SLOT + SCORES + LENGTH), 2, 64 + 2**100),
+    ],
+    ids=str,
+)
+def test_what_is_too_large_is_refused_before_it_is_compiled(model, monkeypatch, settings, needed, rows, slots):
+    monkeypatch.setattr(memory, "memory_for", lambda values: THERE)
+    compiled = dict(functional(model).compiled)
+    assert complaint(model, PROMPT, eos_token_id=None, **settings) == message(needed, rows, slots)
+    assert functional(model).compiled == compiled
+
+
+def test_windows_need_less(monkeypatch):
+    """A ring keeps the last tokens alone; half of the layers have one."""
+    monkeypatch.setattr(memory, "memory_for", lambda values: THERE)
+    model = Gemma2ForCausalLM(
+        {**SIZES, "num_hidden_layers": 2, "num_key_value_heads": 1, "head_dim": 4, "sliding_window": 8}
+    )
+    slots = 64 + 2**26
+    layer = 2 * model.config.kv_heads * 4 * 4
+    kept = slots * (layer + 3 * 4) + (8 + 64) * layer + 2 * LENGTH + SCORES
+    assert complaint(model, PROMPT[:1], max_new_tokens=5 * 10**7, eos_token_id=None) == message(kept, 1, slots)
+
+
+def test_memory_is_that_of_the_device_or_of_the_machine(model):
+    values = functional(model).values()
+    physical = memory.memory_for(values)
+    assert 2**28 < physical < 2**50
+    assert memory.memory_for([np.zeros(2)]) == physical
+
+
+class Device:
+    def __init__(self, stats):
+        self.memory_stats = lambda: stats
+
+
+def test_memory_of_several_devices(monkeypatch):
+    one, other = Device({"bytes_limit": 7, "bytes_in_use": 1}), Device({"bytes_limit": 5})
+    monkeypatch.setattr(memory.jax, "local_devices", lambda: [one, other])
+    assert memory.memory_for([]) == 7
+
+
+SAME = [
+    {"no_repeat_ngram_size": HUGE},
+    {"no_repeat_ngram_size": 10**30},
+    {"suppress_tokens": [10**12]},
+    {"prompt_lookup_num_tokens": HUGE},
+    {"prompt_lookup_num_tokens": 3, "max_matching_ngram_size": 10**12},
+]
+
+
+@pytest.mark.parametrize("settings", SAME, ids=str)
+def test_sizes_beyond_the_text_change_nothing(model, settings):
+    limits = {"max_new_tokens": 30, "eos_token_id": None}
+    expected = model.generate(PROMPT[:1], **limits).sequences
+    np.testing.assert_array_equal(model.generate(PROMPT[:1], **settings, **limits).sequences, expected)
+
+
+def test_numbers_of_drawing_beyond_the_vocabulary_change_nothing(model):
+    drawn = [
+        model.generate(PROMPT, do_sample=True, seed=3, top_k=top_k, max_new_tokens=9).sequences
+        for top_k in (0, 20, 10**12)
+    ]
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    np.testing.assert_array_equal(drawn[0], drawn[2])
+
+
+def test_ngrams_of_an_encoder_beyond_its_text_change_nothing():
+    towers = {f"{part}_{name}": 1 for part in ("encoder", "decoder") for name in ("layers", "attention_heads")}
+    model = BartForConditionalGeneration({"vocab_size": 20, "d_model": 8, "max_position_embeddings": 12, **towers})
+    expected = model.generate(PROMPT).sequences
+    found = model.generate(PROMPT, encoder_no_repeat_ngram_size=HUGE).sequences
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_guesses_of_a_model_are_compiled_one_by_one(model):
+    assert complaint(model, PROMPT[:1], assistant_model=model, num_assistant_tokens=HUGE) == (
+        "num_assistant_tokens=1000000000: expected at most 64, each of which is compiled"
+    )
+
+
+# ---- positions
+
+
+def test_positions_that_begin_behind_padding_are_fewer():
+    model = RobertaForCausalLM({**SIZES, "is_decoder": True, "max_position_embeddings": 14, "pad_token_id": 1})
+    assert complaint(model, PROMPT, max_new_tokens=10) == (
+        "a prompt of 3 tokens and 10 new ones exceed the 12 positions of RobertaForCausalLM "
+        "(max_position_embeddings); shorten the prompt, or lower max_new_tokens"
+    )
+    assert model.generate(PROMPT, max_new_tokens=9).sequences.shape == (2, 12)
+
+
+def test_positions_of_the_table_count_not_those_of_the_configuration():
+    model = BertLMHeadModel({**SIZES, "is_decoder": True, "max_position_embeddings": 12})
+    model.config.max_position_embeddings = 100
+    assert "exceed the 12 positions" in complaint(model, PROMPT, max_new_tokens=10)
