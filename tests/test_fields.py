@@ -106,6 +106,7 @@ def test_values_that_are_accepted(hint, values):
         (EVEN, [7], ["x=[7]: expected an even digit"]),
         (np.ndarray, 1, ["x=1: expected a ndarray"]),
     ],
+    ids=lambda value: value[0][:60] if isinstance(value, list) and value and isinstance(value[0], str) else "",
 )
 def test_values_that_are_refused(hint, value, problems):
     assert kind_of(hint).problems("x", value) == problems
