@@ -317,7 +317,7 @@ class PreTrainedConfig:
 
     def to_json_string(self, **updates: Any) -> str:
         """The contents of `config.json`, with `updates` in it."""
-        return json.dumps(self.to_dict() | updates, indent=2, default=_in_json) + "\n"
+        return as_json(self.to_dict() | updates)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `config.json` into `folder`, which is made if absent."""
@@ -336,6 +336,11 @@ def _plain(value: Any) -> Any:
     if value._keys is not None and "model_type" not in value._keys:
         del values["model_type"]
     return values
+
+
+def as_json(values: Mapping[str, Any]) -> str:
+    """The contents of a `config.json` with these values."""
+    return json.dumps(values, indent=2, default=_in_json) + "\n"
 
 
 def _in_json(value: Any) -> Any:

@@ -18,7 +18,7 @@ from flaxmodels.checkpoint.hosts import process_group_of
 from flaxmodels.checkpoint.into import load_into
 from flaxmodels.checkpoint.mapping import optional, torch_view
 from flaxmodels.checkpoint.params import DeviceSource, ParamsSource
-from flaxmodels.config import PreTrainedConfig
+from flaxmodels.config import PreTrainedConfig, as_json
 from flaxmodels.errors import ConfigError, FlaxModelsError
 from flaxmodels.files.mxfp4 import plain_config
 from flaxmodels.files.reading import read_json
@@ -272,7 +272,8 @@ def save_pretrained(
     leaves = DeviceSource(values) if chosen.is_tree else ParamsSource(values, before_gather=group.agree)
     source = chosen.view(model, leaves)
     stored = {"dtype" if "dtype" in vars(model.config) else "torch_dtype": _widest_dtype(values)}
-    texts = {CONFIG_NAME: model.config.to_json_string(architectures=[type(model).__name__], **stored)}
+    config = plain_config(model.config.to_dict()) | {"architectures": [type(model).__name__], **stored}
+    texts = {CONFIG_NAME: as_json(config)}
     if model.generation_config.to_dict() != GenerationConfig.from_model_config(model.config).to_dict():
         texts[GENERATION_CONFIG_NAME] = model.generation_config.to_json_string()
     save.save_checkpoint(Path(save_directory), source, texts, chosen, max_shard_size, variant, group=group)

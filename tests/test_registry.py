@@ -105,7 +105,7 @@ def test_files_that_say_no_model(tmp_path, auto, content, message):
 
 def test_a_folder_in_place_of_the_file(tmp_path):
     (tmp_path / "config.json").mkdir()
-    message = f"{tmp_path} has no config.json: add it, or pass config="
+    message = f"{tmp_path}/config.json is a folder, expected a file: move it away, or copy it again"
     with pytest.raises(CheckpointError, match=f"^{re.escape(message)}$"):
         flaxmodels.AutoConfig.from_pretrained(tmp_path)
 

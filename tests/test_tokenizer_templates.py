@@ -279,7 +279,8 @@ FAULTS = {
 def test_faults_are_named_with_their_line(template, reason):
     with pytest.raises(FlaxModelsError) as raised:
         render(template, {"messages": []})
-    assert str(raised.value) == PREFIX + reason
+    # How deep a recursion was when Python stopped it decides what Python says of it.
+    assert str(raised.value).replace(" in comparison", "") == PREFIX + reason
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flaxmodels.errors import CheckpointError
+from flaxmodels.files.mxfp4 import plain_config
 from interop.errors import listed, shown
 
 _UNQUANTISED = "Load the unquantised checkpoint that it was made from"
@@ -57,7 +58,7 @@ def check_quantization(config: Mapping[str, Any], where: str) -> None:
     Raises:
         CheckpointError: naming the method and what to do.
     """
-    stated = config.get("quantization_config")
+    stated = plain_config(config).get("quantization_config")
     if not stated:
         return
     if not isinstance(stated, Mapping):

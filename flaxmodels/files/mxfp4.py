@@ -41,7 +41,7 @@ def dequantised(source: Source) -> Source:
     return _Dequantised(source, packed) if packed else source
 
 
-def plain_config(config: dict[str, Any]) -> dict[str, Any]:
+def plain_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """A `config.json` that does not say that weights are in MXFP4, as they are not once they are read."""
     stated = config.get("quantization_config")
     is_mxfp4 = isinstance(stated, dict) and stated.get("quant_method") == "mxfp4"

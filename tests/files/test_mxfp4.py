@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from counting import Counting
+from models.tiny_configs import FAMILIES
 from transformers import GptOssConfig as TorchConfig
 from transformers import GptOssForCausalLM as TorchModel
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
@@ -125,3 +126,10 @@ def test_a_published_checkpoint_loads_and_is_saved_without_its_quantisation(chec
     model.save_pretrained(tmp_path / "plain")
     assert "quantization_config" not in json.loads((tmp_path / "plain" / "config.json").read_text())
     assert set(resolve(tmp_path / "plain").weights().source.headers) == set(state)
+
+
+def test_a_model_of_a_configuration_that_says_mxfp4_is_saved_as_what_it_is(tmp_path):
+    quantised = {"quantization_config": {"quant_method": "mxfp4"}}
+    model = GptOssForCausalLM({**FAMILIES["gpt_oss"].config, **quantised})
+    model.save_pretrained(tmp_path)
+    assert "quantization_config" not in json.loads((tmp_path / "config.json").read_text())
