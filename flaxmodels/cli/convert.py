@@ -33,6 +33,9 @@ def convert(
     strict: Annotated[bool, typer.Option(help="Refuse missing or unknown tensors.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, from headers alone.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Read the result again and compare it.")] = False,
+    mmap: Annotated[
+        bool, typer.Option(help="Map the files; --no-mmap reads copies, for files that may be truncated meanwhile.")
+    ] = True,
 ) -> None:
     """Convert a checkpoint, one tensor at a time, all at once or not at all.
 
@@ -45,7 +48,7 @@ def convert(
         weights = location.weights(variant=variant)
         show_plan(described(location, weights, architecture), weights)
         return
-    plan = run(location, destination, to.value, param_dtype.value, max_shard_size, architecture, variant, strict)
+    plan = run(location, destination, to.value, param_dtype.value, max_shard_size, architecture, variant, strict, mmap)
     size = sum(file.stat().st_size for file in destination.iterdir() if file.is_file())
     say(f"{len(plan.rules)} tensors written to {destination}, {human_bytes(size)}")
     if plan.unexpected:
@@ -64,12 +67,13 @@ def run(
     architecture: str | None = None,
     variant: str | None = None,
     strict: bool = True,
+    mmap: bool = True,
 ):
     """Convert, with the configuration and the tokenizer's files beside the weights; returns the plan."""
     from flaxmodels.checkpoint.convert import convert as convert_weights
     from flaxmodels.nn.policy import to_dtype
 
-    weights = location.weights(variant=variant)
+    weights = location.weights(variant=variant, mmap=mmap)
     model = described(location, weights, architecture)
     dtype = None if param_dtype == "auto" else to_dtype(param_dtype)
     names = {"architectures": [type(model).__name__]} | ({} if dtype is None else {"torch_dtype": dtype.name})
