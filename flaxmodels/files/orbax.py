@@ -95,6 +95,8 @@ class OrbaxFolder:
         if not addressable(shape, dtype):
             raise damaged(self.path, f"{name} has the shape {shape}")
         chunk = array.chunk_layout.read_chunk.shape or (1,) * len(shape)
+        if any(part > max(size, 1) for size, part in zip(shape, chunk, strict=True)):
+            raise damaged(self.path, f"{name} has the shape {shape}, and its chunks {tuple(chunk)} are larger")
         self._check_size(f"{name}: a chunk of {chunk}", chunk, dtype)
         count = math.prod(-(-size // max(part, 1)) for size, part in zip(shape, chunk, strict=True))
         if count > MAX_CHUNKS:

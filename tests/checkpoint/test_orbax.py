@@ -194,13 +194,18 @@ DAMAGE = {
     ),
     "a chunk of another size": (
         "a/.zarray",
-        lambda array: array | {"chunks": [2, 4]},
+        lambda array: array | {"shape": [2, 4], "chunks": [2, 4]},
         'tree: a: FAILED_PRECONDITION: Error reading local file "PATH/a/0.0": Not enough data: expected at least 32 or '
         "8 more; at byte 33; at uncompressed byte 24",
     ),
+    "a chunk that is larger than the array": (
+        "a/.zarray",
+        lambda array: array | {"chunks": [2, 10**9]},
+        "tree: a has the shape (2, 3), and its chunks (2, 1000000000) are larger",
+    ),
     "a huge chunk": (
         "a/.zarray",
-        lambda array: array | {"chunks": [2**20, 2**20]},
+        lambda array: array | {"shape": [2**20, 2**20], "chunks": [2**20, 2**20]},
         f"tree: a: a chunk of (1048576, 1048576) would take {2**42} bytes, more than MAX_READ_BYTES = LIMIT, the "
         "memory of this machine. Load it over more devices and hosts, or save it again if it is not so large.",
     ),
