@@ -15,8 +15,8 @@ from attacks import gguf, hdf5, indices, msgpack, safetensors, torch_pickles
 from flaxmodels.errors import CheckpointError
 from flaxmodels.files.resolve import open_weights, resolve
 
-SECONDS, MEGABYTES = 1.0, 400
-"""What one attack may take: of the processor, and of memory beyond what the process had."""
+SECONDS, MEGABYTES = 30, 400
+"""What one attack may take: of the processor, far more than any machine needs, and of further memory."""
 TABLES = (safetensors, msgpack, gguf, hdf5, indices, torch_pickles)
 ATTACKS = {
     f"{table.__name__.partition('.')[2]}: {name}": attack for table in TABLES for name, attack in table.ATTACKS.items()
