@@ -10,7 +10,7 @@ class CheckpointError(FlaxModelsError):
 
 
 class CheckpointMismatch(CheckpointError):
-    """A sound checkpoint that does not fit the model: missing tensors or tensors of another shape."""
+    """A readable checkpoint that does not fit the model: missing tensors or tensors of another shape."""
 
 
 class ConfigError(FlaxModelsError):

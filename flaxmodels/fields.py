@@ -3,7 +3,7 @@
 An annotation is made of the types of JSON: `int`, `float`, `bool`, `str`, `None`, `list[...]`, `tuple[...]`,
 `dict[...]`, `Literal[...]` and unions of these; a tuple may be given as a list, and the other way round. `Annotated`
 adds what `annotated_types` has: `Interval` bounds a number, `Len` a list, `Predicate` is any other test, and `doc` says
-in words what is expected.
+as text what is expected.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Kind:
 
     Attributes:
         accepts: the test.
-        expected: the test in words.
+        expected: what the test demands, for messages.
         parts: from the name of a list or dict and itself to the names of its items, these, and their kinds.
         is_choice: whether it is one of several strings, or `None`.
     """
@@ -127,7 +127,7 @@ class Kind:
         inner = list(itertools.islice(lines, _MOST_LINES + 1))
         if len(inner) > _MOST_LINES:
             inner[_MOST_LINES:] = [f"{name}: more of its items are wrong"]
-        return inner or [f"{name}={shown(value)}: expected {self.expected}"]
+        return inner or [f"{name}={brief(value)}: expected {self.expected}"]
 
 
 _ANY = Kind(lambda value: True, "anything")
@@ -176,8 +176,8 @@ def kind_of(hint: Any) -> Kind:
     if hint is Any:
         return _ANY
     if isinstance(hint, type):
-        words = {NoneType: "None", bool: "True or False", str: "a string"}.get(hint, f"a {hint.__name__}")
-        return Kind(lambda value: isinstance(value, hint), words, is_choice=hint is NoneType)
+        expected = {NoneType: "None", bool: "True or False", str: "a string"}.get(hint, f"a {hint.__name__}")
+        return Kind(lambda value: isinstance(value, hint), expected, is_choice=hint is NoneType)
     raise TypeError(f"{hint} cannot be the type of a field")
 
 
@@ -224,8 +224,8 @@ def _range_in_words(given: Interval) -> str:
 
 def _choice(values: Sequence[str]) -> Kind:
     names = ", ".join(value or repr(value) for value in values)
-    words = f"one of {names}" if len(values) > 1 else f"{names}, the only one that is implemented"
-    return Kind(lambda value: isinstance(value, str) and value in values, words, is_choice=True)
+    expected = f"one of {names}" if len(values) > 1 else f"{names}, the only one that is implemented"
+    return Kind(lambda value: isinstance(value, str) and value in values, expected, is_choice=True)
 
 
 def _union(kinds: Sequence[Kind]) -> Kind:
@@ -266,8 +266,8 @@ def _tuple(items: Sequence[Kind]) -> Kind:
     def parts(name: str, value: Any) -> Iterator[tuple[str, Any, Kind]]:
         return ((f"{name}[{n}]", value[n], item) for n, item in enumerate(items if is_whole(value) else ()))
 
-    words = " and ".join(dict.fromkeys(item.expected for item in items))
-    return Kind(accepts, f"a list of {len(items)} items, each {words}", parts)
+    expected = " and ".join(dict.fromkeys(item.expected for item in items))
+    return Kind(accepts, f"a list of {len(items)} items, each {expected}", parts)
 
 
 def _dict(key: Kind, value: Kind) -> Kind:
@@ -277,7 +277,7 @@ def _dict(key: Kind, value: Kind) -> Kind:
     def parts(name: str, given: Any) -> Iterator[tuple[str, Any, Kind]]:
         for own, part in given.items() if isinstance(given, dict) else ():
             yield f"a key of {name}", own, key
-            yield f"{name}[{shown(own)}]", part, value
+            yield f"{name}[{brief(own)}]", part, value
 
     return Kind(accepts, f"a dict from {key.expected} to {value.expected}" if value is not _ANY else "a dict", parts)
 
@@ -293,7 +293,7 @@ class _Short(reprlib.Repr):
         return super().repr_int(x, level) if x.bit_length() < 1000 else f"<an integer of {x.bit_length()} bits>"
 
 
-shown: Callable[[Any], str] = _Short().repr
+brief: Callable[[Any], str] = _Short().repr
 """As `repr`, in a length that fits a message."""
 
 
@@ -315,6 +315,6 @@ def too_deep(values: Mapping[str, Any]) -> list[str]:
 def unknown_names(owner: str, thing: str, given: Iterable[str], known: Iterable[str]) -> list[str]:
     """A line for each name of `given` that is not among `known`, with the one that was probably meant."""
     known = sorted(known)
-    guesses = {name: difflib.get_close_matches(name, known, n=1, cutoff=0.75) for name in given if name not in known}
-    hints = {name: f"did you mean {found[0]!r}?" if found else "check the spelling" for name, found in guesses.items()}
-    return [f"{owner} has no {thing} {shown(name)}: {hint}" for name, hint in hints.items()]
+    matches = {name: difflib.get_close_matches(name, known, n=1, cutoff=0.75) for name in given if name not in known}
+    hints = {name: f"did you mean {found[0]!r}?" if found else "check the spelling" for name, found in matches.items()}
+    return [f"{owner} has no {thing} {brief(name)}: {hint}" for name, hint in hints.items()]

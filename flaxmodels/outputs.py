@@ -23,7 +23,7 @@ class ModelOutput:
     @classmethod
     def _ordered(cls) -> tuple[str, ...]:
         """Names of the fields: what an output always has comes before what it has if asked for."""
-        every = fields(cls)  # type: ignore[arg-type]
+        every = fields(cls)  # pyright: ignore[reportArgumentType]  # subclasses are dataclasses
         return tuple(field.name for field in sorted(every, key=lambda field: field.default is None))
 
     def keys(self) -> tuple[str, ...]:
@@ -44,7 +44,7 @@ class ModelOutput:
 
     def to(self, kind: type[Output], **values: Any) -> Output:
         """A `kind` with `values` and whatever else of this output it has fields for: what a head returns."""
-        shared = {field.name for field in fields(kind)} & {field.name for field in fields(self)}  # type: ignore[arg-type]
+        shared = set(kind._ordered()) & set(self._ordered())
         return kind(**{name: getattr(self, name) for name in shared} | values)
 
     def __getitem__(self, key: str | int | slice) -> Any:
@@ -93,7 +93,7 @@ class BaseModelOutputWithPooling(ModelOutput):
 
 class Wav2Vec2BaseModelOutput(ModelOutput):
     """`last_hidden_state` `[batch, frames, hidden]`; `extract_features` `[batch, frames, channels]`, the normalised
-    features of the sound that the encoder read; `hidden_states` and `attentions` as in `BaseModelOutput`.
+    features of the audio that the encoder read; `hidden_states` and `attentions` as in `BaseModelOutput`.
     """
 
     last_hidden_state: jax.Array
@@ -131,7 +131,7 @@ class Seq2SeqModelOutput(_OfTwoTowers):
 
 
 class Seq2SeqLMOutput(_OfTwoTowers):
-    """`logits` `[batch, q_len, vocab]` of the next token at each position of the decoder's text."""
+    """`logits` `[batch, q_len, vocab]` of the next token at each position of the decoder's sequence."""
 
     logits: jax.Array
 
@@ -160,8 +160,8 @@ class CausalLMOutput(ModelOutput):
 
 
 class DoubleHeadsOutput(ModelOutput):
-    """`logits` `[batch, num_choices, q_len, vocab]` of the next token at each position of each text, and `mc_logits`
-    `[batch, num_choices]` of the choices.
+    """`logits` `[batch, num_choices, q_len, vocab]` of the next token at each position of each sequence, and
+    `mc_logits` `[batch, num_choices]` of the choices.
     """
 
     logits: jax.Array

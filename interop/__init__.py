@@ -1,6 +1,6 @@
 """Between the weights of other worlds and ours: reversible ops, rules, plans, and foreign conventions.
 
-The functions that need models are those of `flaxmodels.live_torch`, imported when they are first used.
+The functions that need models are those of `flaxmodels.torch_interop`, imported when they are first used.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _WITH_MODELS = (
 def __getattr__(name: str) -> Any:
     if name not in _WITH_MODELS:
         raise AttributeError(f"module 'interop' has no attribute {name!r}")
-    return getattr(import_module("flaxmodels.live_torch"), name)
+    return getattr(import_module("flaxmodels.torch_interop"), name)
 
 
 def __dir__() -> list[str]:

@@ -150,8 +150,8 @@ class Unflatten(Op):
 
     def read(self, number, index, inputs, fetch):
         after = self.axis + len(self.sizes)
-        box, before, behind = index[self.axis : after], index[: self.axis], index[after:]
-        parts = [fetch(number, (*before, run, *behind)) for run in _runs(box, self.sizes)]
+        box, leading, trailing = index[self.axis : after], index[: self.axis], index[after:]
+        parts = [fetch(number, (*leading, run, *trailing)) for run in _runs(box, self.sizes)]
         extents = tuple(part.stop - part.start for part in box)
         whole = join(parts, self.axis)
         return whole.reshape(*whole.shape[: self.axis], *extents, *whole.shape[self.axis + 1 :])
@@ -174,10 +174,10 @@ class Flatten(Op):
         return Unflatten(self.axis, self.sizes)
 
     def read(self, number, index, inputs, fetch):
-        before, behind = index[: self.axis], index[self.axis + 1 :]
+        leading, trailing = index[: self.axis], index[self.axis + 1 :]
         parts = []
         for box in _boxes(index[self.axis], self.sizes):
-            part = fetch(number, (*before, *box, *behind))
+            part = fetch(number, (*leading, *box, *trailing))
             extent = prod(piece.stop - piece.start for piece in box)
             parts.append(part.reshape(*part.shape[: self.axis], extent, *part.shape[self.axis + len(box) :]))
         return join(parts, self.axis)
@@ -295,7 +295,11 @@ class Crop(Op):
 
 @dataclass(frozen=True)
 class Retype(Op):
-    """Integers of dtype `before` as `after`, which must hold them: counters, for which JAX has no 64 bits."""
+    """Integers of dtype `before` as `after`, which must hold them: counters, for which JAX has no 64 bits.
+
+    Raises:
+        InteropError: by `read`, for a number that `after` does not hold.
+    """
 
     before: str
     after: str

@@ -17,7 +17,7 @@ from interop.source import Header, Source
 
 
 @dataclass(frozen=True)
-class Wanted:
+class CheckpointSpec:
     """What a model needs: rules from a checkpoint's names to its leaves, and the headers of the leaves.
 
     Attributes:
@@ -87,21 +87,21 @@ class Plan:
         return Mapped(source, self.rules)
 
 
-def make_plan(wanted: Wanted, headers: Mapping[str, Header]) -> Plan:
-    """Match what is wanted with what is there."""
-    rename = _prefix_rename(wanted, headers)
+def make_plan(spec: CheckpointSpec, headers: Mapping[str, Header]) -> Plan:
+    """Match what a model needs with what is there."""
+    rename = _prefix_rename(spec, headers)
     ready: list[Rule] = []
     missing: dict[str, str] = {}
     mismatched: list[Mismatch] = []
     mistyped: list[Mistype] = []
-    for rule in wanted.rules:
-        found = [_find(name, wanted.alternatives, headers, rename) for name in rule.sources]
+    for rule in spec.rules:
+        found = [_find(name, spec.alternatives, headers, rename) for name in rule.sources]
         if None in found:
             absent = [name for name, there in zip(rule.sources, found, strict=True) if there is None]
-            if not wanted.optional.issuperset(rule.targets):
+            if not spec.optional.issuperset(rule.targets):
                 missing |= dict.fromkeys(absent, rule.targets[0])
             continue
-        expected = Mapped(HeadersOnly(wanted.leaves), [rule.inverse]).headers
+        expected = Mapped(HeadersOnly(spec.leaves), [rule.inverse]).headers
         present = Rule(tuple(filter(None, found)), rule.targets, rule.ops)
         wrong = [
             Mismatch(there, headers[there].shape, expected[name].shape)
@@ -117,12 +117,12 @@ def make_plan(wanted: Wanted, headers: Mapping[str, Header]) -> Plan:
         if not wrong:
             ready.append(present)
     used = {name for rule in ready for name in rule.sources} | {wrong.name for wrong in mismatched}
-    known = used | {rename(other) for others in wanted.alternatives.values() for other in others}
+    known = used | {rename(other) for others in spec.alternatives.values() for other in others}
     return Plan(
         rules=tuple(ready),
         missing=missing,
-        required={name: leaf for name, leaf in missing.items() if leaf not in wanted.fresh},
-        unexpected=_unexpected(headers, known, wanted.ignored),
+        required={name: leaf for name, leaf in missing.items() if leaf not in spec.fresh},
+        unexpected=_unexpected(headers, known, spec.ignored),
         mismatched=tuple(mismatched),
         mistyped=tuple(mistyped),
     )
@@ -139,13 +139,13 @@ def _find(name: str, alternatives: Mapping[str, tuple[str, ...]], headers: Mappi
     return next((candidate for candidate in candidates if candidate in headers), None)
 
 
-def _prefix_rename(wanted: Wanted, headers: Mapping[str, Header]):
+def _prefix_rename(spec: CheckpointSpec, headers: Mapping[str, Header]):
     """The function from canonical names to names in this checkpoint, which may be of the base model or of a head."""
-    prefix = wanted.base_prefix + wanted.separator
+    prefix = spec.base_prefix + spec.separator
     has_prefix = any(name.startswith(prefix) for name in headers)
-    if not wanted.base_prefix or has_prefix != wanted.is_base:
+    if not spec.base_prefix or has_prefix != spec.is_base:
         return lambda name: name
-    if wanted.is_base:
+    if spec.is_base:
         return lambda name: prefix + name
     return lambda name: name.removeprefix(prefix)
 
@@ -157,4 +157,9 @@ class HeadersOnly:
     headers: Mapping[str, Header]
 
     def read(self, name, index=None):
+        """Refuse to read, as there are no values.
+
+        Raises:
+            NotImplementedError: always.
+        """
         raise NotImplementedError("there are only headers here")

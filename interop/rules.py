@@ -68,12 +68,17 @@ class Mapped:
             self.headers.update(rule.headers(source.headers))
 
     def read(self, name: str, index: Index | None = None):
+        """The tensor, or the box that `index` names, made of the tensors of `source` that it depends on."""
         box = full_index(self.headers[name].shape) if index is None else index
         return self.rules[name].read(self.source, name, box)
 
 
 def check_bijection(rules: Sequence[Rule]) -> None:
-    """Raise `ValueError` naming every tensor that two rules use, or that two rules make."""
+    """Refuse rules of which two use, or make, one tensor.
+
+    Raises:
+        ValueError: names every such tensor.
+    """
     for side in ("sources", "targets"):
         names = [name for rule in rules for name in getattr(rule, side)]
         repeated = sorted(name for name, count in Counter(names).items() if count > 1)

@@ -147,7 +147,11 @@ def fill(module: Any, state: dict[str, Any]) -> None:
 
 
 def pretrained(class_name: str, path: str) -> Any:
-    """A module of transformers in float32, from a folder or a Hub id."""
+    """A module of transformers in float32, from a folder or a Hub id.
+
+    Raises:
+        InteropError: torch or transformers is not installed.
+    """
     try:
         import transformers
     except ImportError as error:

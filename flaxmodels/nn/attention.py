@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from flaxmodels.nn.activations import softcap as capped
 from flaxmodels.nn.cache import CrossCache
 from flaxmodels.nn.dropout import dropout
 from flaxmodels.nn.flash import flash_attention
@@ -45,12 +47,14 @@ def dot_product_attention(
 
     Args:
         query: `[batch, q_len, heads, head_dim]`.
-        key, value: `[batch, kv_len, kv_heads, head_dim]`; `heads` is a multiple of `kv_heads`.
-        mask: boolean, broadcastable to `[batch, heads, q_len, kv_len]`, true where a query may look.
+        key: `[batch, kv_len, kv_heads, head_dim]`; `heads` is a multiple of `kv_heads`.
+        value: `[batch, kv_len, kv_heads, value_dim]`.
+        mask: boolean, broadcastable to `[batch, heads, q_len, kv_len]`, true where a query may attend.
         bias: broadcastable to `[batch, heads, q_len, kv_len]`.
-        sinks: `[heads]`, a further logit of each head whose weight goes nowhere (arXiv 2309.17453).
+        sinks: `[heads]`, a further logit of each head whose weight is dropped (arXiv 2309.17453).
         implementation: "sdpa", "eager" or "flash". The weights exist only in the eager computation, which is therefore
-            used whenever they are needed (`return_weights`, dropout, `head_mask`, `softcap`, `sinks`).
+            used whenever they are needed (`return_weights`, dropout, `head_mask`, `softcap`, `sinks`); "sdpa" uses it
+            too where `value_dim` is not `head_dim`.
         return_weights: also return the softmax weights `[batch, heads, q_len, kv_len]`.
         dropout_rate, dropout_rng: dropout of the weights; none without a key.
         head_mask: `[heads]`, multiplies the weights of each head.
@@ -58,19 +62,22 @@ def dot_product_attention(
         softcap: products become `softcap * tanh(product / softcap)` (arXiv 2408.00118).
 
     Returns:
-        The attended values `[batch, q_len, heads, head_dim]` in the dtype of `query`, and the weights or `None`.
-        A query that may look nowhere attends uniformly.
+        The attended values `[batch, q_len, heads, value_dim]` in the dtype of `query`, and the weights or `None`.
+        A query whose keys are all masked attends uniformly.
     """
     dropped = dropout_rng is not None and dropout_rate > 0.0
     weighted = return_weights or dropped or any(given is not None for given in (head_mask, softcap, sinks))
     if implementation == "flash" and not weighted:
         return flash_attention(query, key, value, mask, bias, scale), None
-    if implementation == "eager" or weighted or _einsum_is_faster(query):
+    unequal = value.shape[-1] != key.shape[-1]
+    if implementation == "eager" or weighted or unequal:
         weights = _attention_weights(query, key, mask, bias, sinks, scale, softcap)
-        mixed = dropout(weights, dropout_rate, dropout_rng)
-        mixed = mixed if head_mask is None else mixed * head_mask[None, :, None, None]
-        return _mix(mixed, value).astype(query.dtype), weights if return_weights else None
-    return jax.nn.dot_product_attention(query, key, value, bias, mask, scale=scale), None
+        applied = dropout(weights, dropout_rate, dropout_rng)
+        applied = applied if head_mask is None else applied * head_mask[None, :, None, None]
+        return _weighted_values(applied, value).astype(query.dtype), weights if return_weights else None
+    if query.shape[1] <= MAX_QUERIES_OF_EINSUM or query.dtype.itemsize == 2:
+        return _attend_by_platform(query, key, value, mask, bias, scale), None
+    return _attend(query, key, value, mask, bias, scale), None
 
 
 def cached_attention(
@@ -79,41 +86,55 @@ def cached_attention(
     """`dot_product_attention` to a cache and to `key` and `value`, which are added to it, or without a cache.
 
     Returns:
-        The attended values with heads merged, `[batch, q_len, heads * head_dim]`, the weights or `None`, and the cache.
+        The attended values with merged heads, `[batch, q_len, heads * value_dim]`, the weights or `None`, the cache.
     """
     if cache is not None:
         cache, key, value = cache.extend(key, value)
-    mixed, weights = dot_product_attention(query, key, value, mask, **options)
-    return merge_heads(mixed), weights, cache
+    attn_output, weights = dot_product_attention(query, key, value, mask, **options)
+    return merge_heads(attn_output), weights, cache
 
 
 def keys_and_values(
-    project: Callable[[jax.Array], Iterable[jax.Array]], hidden_states: jax.Array, memory: jax.Array | None, cache: Any
+    project: Callable[[jax.Array], Iterable[jax.Array]],
+    hidden_states: jax.Array,
+    encoder_hidden_states: jax.Array | None,
+    cache: Any,
 ) -> tuple[jax.Array, jax.Array, Any]:
-    """What queries look at: their own hidden states and what a cache holds of earlier ones, or an encoder's output.
+    """What queries attend to: their own hidden states and what a cache holds of earlier ones, or an encoder's output.
 
     Args:
         project: keys and values, each `[batch, len, kv_heads, head_dim]`, of hidden states.
-        memory: the encoder's output; `None` for self-attention.
-        cache: a `LayerCache`; for `memory` a `CrossCache`, which has its keys and values already; or `None`.
+        encoder_hidden_states: the encoder's output; `None` for self-attention.
+        cache: a `KeyValueCache`; for an encoder's output a `CrossCache`, which has its keys and values already; or
+            `None`.
 
     Returns:
         Keys, values, and the cache with them.
     """
     if isinstance(cache, CrossCache):
         return cache.key.astype(hidden_states.dtype), cache.value.astype(hidden_states.dtype), cache
-    key, value = project(hidden_states if memory is None else memory)
-    if memory is not None:
+    key, value = project(hidden_states if encoder_hidden_states is None else encoder_hidden_states)
+    if encoder_hidden_states is not None:
         return key, value, CrossCache(key, value)
     if cache is not None:
         cache, key, value = cache.extend(key, value)
     return key, value, cache
 
 
-def _einsum_is_faster(query: jax.Array) -> bool:
-    """On a CPU, in half precision or for few queries: `jax.nn.dot_product_attention` takes up to twice as long."""
-    few = query.shape[1] <= MAX_QUERIES_OF_EINSUM
-    return jax.default_backend() == "cpu" and (few or query.dtype.itemsize == 2)
+@partial(jax.jit, static_argnames="scale", inline=True)
+def _attend_by_platform(query, key, value, mask, bias, scale: float | None) -> jax.Array:
+    """In half precision and for few queries: on a CPU `jax.nn.dot_product_attention` takes up to twice as long."""
+    branches = {"cpu": partial(_attend_by_einsum, scale=scale), "default": partial(_attend, scale=scale)}
+    return jax.lax.platform_dependent(query, key, value, mask, bias, **branches)
+
+
+def _attend(query, key, value, mask, bias, scale: float | None) -> jax.Array:
+    return jax.nn.dot_product_attention(query, key, value, bias, mask, scale=scale)
+
+
+def _attend_by_einsum(query, key, value, mask, bias, scale: float | None) -> jax.Array:
+    weights = _attention_weights(query, key, mask, bias, None, scale, None)
+    return _weighted_values(weights, value).astype(query.dtype)
 
 
 def _attention_weights(
@@ -128,10 +149,11 @@ def _attention_weights(
     """float32 `[batch, heads, q_len, kv_len]`."""
     batch, q_len, heads, head_dim = query.shape
     grouped = query.swapaxes(1, 2).reshape(batch, key.shape[2], -1, q_len, head_dim)
+    # [batch, kv_heads, group, q_len, head_dim] . [batch, kv_len, kv_heads, head_dim]
+    # -> [batch, kv_heads, group, q_len, kv_len]
     scores = jnp.einsum("bkgqd,bskd->bkgqs", grouped, key, preferred_element_type=jnp.float32)
     scores = scores.reshape(batch, heads, q_len, key.shape[1]) * (head_dim**-0.5 if scale is None else scale)
-    if softcap is not None:
-        scores = softcap * jnp.tanh(scores / softcap)
+    scores = capped(scores, softcap)
     if bias is not None:
         scores = scores + bias
     if mask is not None:
@@ -142,9 +164,11 @@ def _attention_weights(
     return jax.nn.softmax(jnp.concatenate([scores, further], axis=-1), axis=-1)[..., :-1]
 
 
-def _mix(weights: jax.Array, value: jax.Array) -> jax.Array:
-    """`[batch, q_len, heads, head_dim]` in float32."""
+def _weighted_values(weights: jax.Array, value: jax.Array) -> jax.Array:
+    """`[batch, q_len, heads, value_dim]` in float32."""
     batch, heads, q_len, kv_len = weights.shape
     grouped = weights.astype(value.dtype).reshape(batch, value.shape[2], -1, q_len, kv_len)
-    mixed = jnp.einsum("bkgqs,bskd->bkgqd", grouped, value, preferred_element_type=jnp.float32)
-    return mixed.reshape(batch, heads, q_len, value.shape[3]).swapaxes(1, 2)
+    # [batch, kv_heads, group, q_len, kv_len] . [batch, kv_len, kv_heads, value_dim]
+    # -> [batch, kv_heads, group, q_len, value_dim]
+    attn_output = jnp.einsum("bkgqs,bskd->bkgqd", grouped, value, preferred_element_type=jnp.float32)
+    return attn_output.reshape(batch, heads, q_len, value.shape[3]).swapaxes(1, 2)

@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import Initializer, constant, normal, zeros
 
 from flaxmodels.errors import FlaxModelsError
+from flaxmodels.nn.initializers import Initializer, constant, normal, zeros
 from flaxmodels.nn.module import Module, TorchLeaf, param
-from flaxmodels.nn.policy import Policy
+from flaxmodels.policy import Policy
 from interop.ops import Transpose
 
 
@@ -42,7 +42,7 @@ class _Conv(Module):
         return (value,) * len(self.axes) if isinstance(value, int) else tuple(value)
 
     def weight(self) -> jax.Array:
-        """The kernel that is applied."""
+        """The kernel that is applied, `[*kernel_size, in_channels / groups, out_channels]`."""
         return self.kernel[...]
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -53,7 +53,7 @@ class _Conv(Module):
         return y + self.bias[...].astype(y.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
 
     def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
-        """The product, without the bias."""
+        """The product of `[batch, *spatial, in_channels]` and the kernel, without the bias."""
         return jax.lax.conv_general_dilated(
             x,
             kernel,
@@ -64,22 +64,22 @@ class _Conv(Module):
         )
 
 
-_TURNED = (Transpose((2, 1, 0)),)
+_TRANSPOSED = (Transpose((2, 1, 0)),)
 
 
 class Conv1d(_Conv):
     """Over `[batch, length, channels]`."""
 
     axes = "W"
-    torch_leaves = {"kernel": TorchLeaf("weight", _TURNED)}
+    torch_leaves = {"kernel": TorchLeaf("weight", _TRANSPOSED)}
 
 
 class WeightNormConv1d(Conv1d):
-    """A `Conv1d` with weight normalisation (arXiv 1602.07868): `scale` is the norm of the kernel at each place."""
+    """A `Conv1d` with weight normalisation (arXiv 1602.07868): `scale` is the norm of the kernel at each position."""
 
     torch_leaves = {
         leaf: TorchLeaf(
-            f"parametrizations.weight.{name}", _TURNED, legacy_names=(older,), flax_name=older, flax_ops=_TURNED
+            f"parametrizations.weight.{name}", _TRANSPOSED, legacy_names=(older,), flax_name=older, flax_ops=_TRANSPOSED
         )
         for leaf, name, older in (("kernel", "original1", "weight_v"), ("scale", "original0", "weight_g"))
     }
@@ -98,7 +98,7 @@ class WeightNormConv1d(Conv1d):
         super().__init__(
             in_channels, out_channels, kernel_size, policy, padding=padding, groups=groups, init=normal(stddev)
         )
-        expected = stddev * (in_channels // groups * out_channels) ** 0.5  # the norm of what `normal` draws
+        expected = stddev * (in_channels // groups * out_channels) ** 0.5  # the norm that `normal` gives
         self.scale = param((kernel_size, 1, 1), policy.param_dtype, constant(expected))
 
     def weight(self) -> jax.Array:
@@ -158,6 +158,9 @@ def channels_last(pixel_values: jax.Array, channels: int) -> jax.Array:
     """Images `[batch, height, width, channels]`, given so or as `[batch, channels, height, width]`.
 
     What could be either is read as the second, the layout of transformers.
+
+    Raises:
+        FlaxModelsError: it is neither.
     """
     if pixel_values.ndim == 4 and pixel_values.shape[1] == channels:
         return jnp.moveaxis(pixel_values, 1, -1)

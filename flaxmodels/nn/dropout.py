@@ -15,7 +15,7 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
 
 
 def drop_path(x: jax.Array, rate: float | jax.Array, key: jax.Array | None) -> jax.Array:
-    """Zero each row of the batch with probability `rate` and scale the rest: stochastic depth (arXiv 1603.09382).
+    """Zero each row of `[batch, ...]` with probability `rate` and scale the rest: stochastic depth (arXiv 1603.09382).
 
     Identity without a key. `rate` may be a scalar array, such as one of a scanned layer.
     """
@@ -26,11 +26,11 @@ def drop_path(x: jax.Array, rate: float | jax.Array, key: jax.Array | None) -> j
     return jnp.where(keep, x / kept.astype(x.dtype), jnp.zeros_like(x))
 
 
-def layer_dropout(before: jax.Array, behind: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
-    """What is `behind` a layer, or, given a key, with probability `rate` what is `before` it (arXiv 1909.11556)."""
+def layer_dropout(inputs: jax.Array, outputs: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    """The `outputs` of a layer or, given a key, with probability `rate` its `inputs` (LayerDrop, arXiv 1909.11556)."""
     if key is None or rate == 0.0:
-        return behind
-    return jnp.where(jax.random.bernoulli(key, rate), before, behind)
+        return outputs
+    return jnp.where(jax.random.bernoulli(key, rate), inputs, outputs)
 
 
 def split_key(key: jax.Array | None, count: int) -> list[jax.Array | None]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 BLOCK = 512
-"""Keys that are looked at together."""
+"""Keys of one block."""
 
 
 def flash_attention(
@@ -24,41 +26,68 @@ def flash_attention(
     """As `dot_product_attention`: by cuDNN in half precision on a GPU if it has a kernel, else blocks of keys in turn.
 
     The backward pass computes the weights of each block again.
+
+    Returns:
+        `[batch, q_len, heads, value_dim]` in the dtype of `query`.
     """
-    if query.dtype.itemsize == 2 and jax.default_backend() == "gpu":
-        with suppress(NotImplementedError, RuntimeError):  # no cuDNN, or none for this GPU or this size of heads
-            return _cudnn_attention(query, key, value, mask, bias, scale)
+    arrays, blocks = (query, key, value, mask, bias), partial(_attend_in_blocks, scale=scale, block=block)
+    cudnn = partial(_cudnn_attention, scale=scale)
+    if query.dtype.itemsize == 2 and value.shape == key.shape and _is_traceable(cudnn, *arrays):
+        return jax.lax.platform_dependent(*arrays, cuda=cudnn, default=blocks)
+    return blocks(*arrays)
+
+
+def _is_traceable(cudnn: Callable[..., jax.Array], *arrays: jax.Array | None) -> bool:
+    """Whether there is cuDNN, with a kernel for the GPU and this size of heads; JAX finds out when it traces a call."""
+    with suppress(NotImplementedError, RuntimeError):
+        return jax.eval_shape(cudnn, *arrays) is not None
+    return False
+
+
+def _attend_in_blocks(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: jax.Array | None,
+    bias: jax.Array | None,
+    scale: float | None,
+    block: int,
+) -> jax.Array:
     batch, q_len, heads, head_dim = query.shape
     kv_heads = key.shape[2]
     grouped = query.reshape(batch, q_len, kv_heads, heads // kv_heads, head_dim).astype(jnp.float32)
     grouped = grouped * (head_dim**-0.5 if scale is None else scale)
-    real = jnp.ones((1, 1, 1, key.shape[1]), bool)
+    valid = jnp.ones((1, 1, 1, key.shape[1]), bool)
     blocks = [_in_blocks(array, 1, block) for array in (key, value)]
-    blocks += [_in_blocks(array, 3, block) for array in (real, mask, bias)]
+    blocks += [_in_blocks(array, 3, block) for array in (valid, mask, bias)]
     start = (
         jnp.full((batch, heads, q_len), -jnp.inf),
         jnp.zeros((batch, heads, q_len)),
         jnp.zeros((batch, heads, q_len, value.shape[3])),
     )
 
-    def look(state: tuple[jax.Array, ...], parts: list[Any]) -> tuple[Any, None]:
-        """Take in one block: the greatest scores so far, the sums of weights relative to them, and of values."""
-        greatest, total, mixed = state
-        keys, values, there, seen, added = parts
+    def add_block(state: tuple[jax.Array, ...], parts: list[Any]) -> tuple[Any, None]:
+        """The greatest scores up to one block, and the sums of weights relative to them, and of weighted values."""
+        greatest, total, attn_output = state
+        keys, values, valid, seen, added = parts
+        # [batch, q_len, kv_heads, group, head_dim] . [batch, block, kv_heads, head_dim]
+        # -> [batch, kv_heads, group, q_len, block]
         scores = jnp.einsum("bqkgd,bskd->bkgqs", grouped, keys, preferred_element_type=jnp.float32)
         scores = scores.reshape(batch, heads, q_len, -1)
         scores = scores if added is None else scores + added
         scores = scores if seen is None else jnp.where(seen, scores, jnp.finfo(scores.dtype).min)
-        scores = jnp.where(there, scores, -jnp.inf)
+        scores = jnp.where(valid, scores, -jnp.inf)
         higher = jnp.maximum(greatest, scores.max(-1))
         weights, kept = jnp.exp(scores - higher[..., None]), jnp.exp(greatest - higher)
         by_group = weights.astype(values.dtype).reshape(batch, kv_heads, heads // kv_heads, q_len, -1)
+        # [batch, kv_heads, group, q_len, block] . [batch, block, kv_heads, value_dim]
+        # -> [batch, kv_heads, group, q_len, value_dim]
         new = jnp.einsum("bkgqs,bskd->bkgqd", by_group, values, preferred_element_type=jnp.float32)
-        mixed = mixed * kept[..., None] + new.reshape(mixed.shape)
-        return (higher, total * kept + weights.sum(-1), mixed), None
+        attn_output = attn_output * kept[..., None] + new.reshape(attn_output.shape)
+        return (higher, total * kept + weights.sum(-1), attn_output), None
 
-    (_, total, mixed), _ = jax.lax.scan(jax.checkpoint(look), start, blocks)
-    return (mixed / total[..., None]).swapaxes(1, 2).astype(query.dtype)
+    (_, total, attn_output), _ = jax.lax.scan(jax.checkpoint(add_block), start, blocks)
+    return (attn_output / total[..., None]).swapaxes(1, 2).astype(query.dtype)
 
 
 def _cudnn_attention(

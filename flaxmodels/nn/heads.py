@@ -8,33 +8,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import Initializer, zeros
 
 from flaxmodels.nn.activations import get_activation
+from flaxmodels.nn.dense import Linear
 from flaxmodels.nn.dropout import dropout, split_key
-from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, vocabulary_projection
-from flaxmodels.nn.module import Module, param
-from flaxmodels.nn.policy import Policy
-
-
-class MaskedLMHead(Module):
-    """Dense layer, gelu, norm, and a projection to the vocabulary of `table`, whose parameter it shares if `tied`."""
-
-    def __init__(
-        self, features: int, table: Embedding, policy: Policy, *, epsilon: float, tied: bool, init: Initializer
-    ):
-        self.activation = get_activation("gelu")
-        self.dense = Linear(features, features, policy, init=init)
-        self.layer_norm = LayerNorm(features, policy, epsilon=epsilon)
-        self.bias = param(table.embedding.get_raw_value().shape[:1], policy.param_dtype, zeros)
-        self.decoder = vocabulary_projection(table, policy, tied=tied, init=init, bias=self.bias)
-
-    def __call__(self, hidden_states: jax.Array) -> jax.Array:
-        return self.decoder(self.layer_norm(self.activation(self.dense(hidden_states))))
+from flaxmodels.nn.initializers import Initializer
+from flaxmodels.nn.module import Module
+from flaxmodels.policy import Policy
 
 
 class ClassificationHead(Module):
-    """Two dense layers on one vector a text, `[batch, features]`, with dropout before each."""
+    """Two dense layers on one vector a sequence, `[batch, features]`, with dropout before each."""
 
     def __init__(
         self,
@@ -82,6 +66,7 @@ def last_chosen(hidden_states: jax.Array, chosen: jax.Array) -> jax.Array:
 def weighted_layers(weights: jax.Array, hidden_states: tuple[jax.Array, ...]) -> jax.Array:
     """The mean of hidden states `[batch, q_len, hidden]`, by the softmax of `weights` `[layers]`."""
     shares = jax.nn.softmax(weights.astype(jnp.float32))
+    # [layers], [layers, batch, q_len, hidden] -> [batch, q_len, hidden]
     mean = jnp.einsum("l,l...->...", shares, jnp.stack(hidden_states), preferred_element_type=jnp.float32)
     return mean.astype(hidden_states[0].dtype)
 
@@ -93,14 +78,14 @@ def span_logits(head: Linear, hidden_states: jax.Array) -> tuple[jax.Array, jax.
 
 
 class SequenceSummary(Module):
-    """One vector for each text, `[..., outputs]` of hidden states `[..., q_len, features]`.
+    """One vector for each sequence, `[..., outputs]` of hidden states `[..., q_len, features]`.
 
     It is the state of a token or the mean of all, through dropout, a dense layer (none if `outputs` is `None`), an
     activation and dropout again.
 
     Attributes:
         kind: which state: "first", "last", "mean", or "cls_index", that of a given token, or of the last.
-        dropout_rates: before the dense layer and behind it.
+        dropout_rates: dropout rates before the dense layer and after it.
     """
 
     kinds = ("first", "last", "mean", "cls_index")
@@ -122,7 +107,7 @@ class SequenceSummary(Module):
     def __call__(
         self, hidden_states: jax.Array, token_ids: jax.Array | None = None, dropout_rng: jax.Array | None = None
     ) -> jax.Array:
-        """`token_ids`, int `[...]`, are the places of tokens for "cls_index"."""
+        """`token_ids`, int `[...]`, are the positions of tokens for "cls_index"."""
         keys = split_key(dropout_rng, 2)
         if self.kind == "mean":
             chosen = hidden_states.mean(-2)
@@ -140,7 +125,7 @@ _PER_CHOICE = {"input_ids": 1, "attention_mask": 1, "token_type_ids": 1, "positi
 
 
 def fold_choices(inputs: dict[str, Any]) -> tuple[dict[str, Any], tuple[int, ...]]:
-    """Inputs `[..., q_len]` with all texts in one batch, and the axes before `q_len`: `[batch, num_choices]`."""
+    """Inputs `[..., q_len]` with all sequences in one batch, and the axes before `q_len`: `[batch, num_choices]`."""
     given = {name: array for name in _PER_CHOICE if (array := inputs.get(name)) is not None}
     name, first = next(iter(given.items()))
     folded = {name: array.reshape(-1, *array.shape[-_PER_CHOICE[name] :]) for name, array in given.items()}
@@ -148,10 +133,10 @@ def fold_choices(inputs: dict[str, Any]) -> tuple[dict[str, Any], tuple[int, ...
 
 
 def score_choices(forward: Callable[..., Any], inputs: dict[str, Any]) -> Any:
-    """The output of `forward`, which gives one logit for each text, of inputs `[batch, num_choices, ...]`.
+    """The output of `forward`, which gives one logit for each sequence, of inputs `[batch, num_choices, ...]`.
 
-    All choices are texts of one batch; the logits become `[batch, num_choices]`.
+    All choices are sequences of one batch; the logits become `[batch, num_choices]`.
     """
-    texts, choices = fold_choices(inputs)
-    outputs = forward(**texts)
+    folded, choices = fold_choices(inputs)
+    outputs = forward(**folded)
     return replace(outputs, logits=outputs.logits.reshape(choices))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import jax
-from jax.nn.initializers import Initializer
 
 from flaxmodels.nn.activations import get_activation
+from flaxmodels.nn.dense import Linear
 from flaxmodels.nn.dropout import dropout
-from flaxmodels.nn.linear import Linear
+from flaxmodels.nn.initializers import Initializer
 from flaxmodels.nn.module import Module
-from flaxmodels.nn.policy import Policy
+from flaxmodels.policy import Policy
 
 
 class MLP(Module):
@@ -39,3 +39,25 @@ class MLP(Module):
     def __call__(self, x: jax.Array, dropout_rng: jax.Array | None = None) -> jax.Array:
         first, second = (getattr(self, name) for name in self.names)
         return second(dropout(self.activation(first(x)), self.dropout_rate, dropout_rng))
+
+
+class GatedMLP(Module):
+    """`down(act(gate(x)) * up(x))`, `[..., features]` to `[..., inner]` and back (SwiGLU, arXiv 2002.05202)."""
+
+    def __init__(
+        self,
+        features: int,
+        inner: int,
+        policy: Policy,
+        *,
+        activation: str,
+        use_bias: bool = False,
+        init: Initializer,
+    ):
+        self.activation = get_activation(activation)
+        self.gate_proj = Linear(features, inner, policy, use_bias=use_bias, init=init)
+        self.up_proj = Linear(features, inner, policy, use_bias=use_bias, init=init)
+        self.down_proj = Linear(inner, features, policy, use_bias=use_bias, init=init)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.down_proj(self.activation(self.gate_proj(x)) * self.up_proj(x))

@@ -1,26 +1,27 @@
 """Modules whose parameters are described first and filled later.
 
 Building a module allocates nothing: each parameter is an `nnx.Param` that holds a `jax.ShapeDtypeStruct` and the
-initialiser that would fill it. Loading, planning and sharding work on that description; `initialise` draws values
-for just the parameters that no checkpoint provides.
+initialiser that would fill it. Loading, planning and sharding work on that description.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import copy
+import threading
+import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from flaxmodels.changes import count_change
-from interop.ops import Grouped, Op, Stack
+from flaxmodels.nn.initializers import Initializer
+from interop.ops import Op
 
-Initializer = Callable[..., jax.Array]
 _STATIC = (bool, int, float, str, type(None), np.dtype)
+_CONTAINERS = (list, tuple, dict)
 
 
 @dataclass(frozen=True)
@@ -62,19 +63,73 @@ class Module(nnx.Module):
     torch_leaves: ClassVar[dict[str, TorchLeaf]] = {}
     torch_path: ClassVar[str] = ""
     torch_names: ClassVar[dict[str, str]] = {}
+    not_compiled: ClassVar[frozenset[str]] = frozenset()
+    """Names of attributes that no compiled program depends on."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name != "deterministic":  # the mode of a model, which compiled calls do not depend on
-            count_change()
         if isinstance(value, _STATIC) or isinstance(getattr(type(self), name, None), property):
             # NNX searches every value for arrays, which takes longer than all else here, and refuses properties.
             object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
+        if name not in self.not_compiled:
+            _raise_flags(self)
 
     def __delattr__(self, name: str) -> None:
-        count_change()
         super().__delattr__(name)
+        _raise_flags(self)
+
+    def __copy__(self) -> Self:
+        """A module with modules and parameters of its own, which share arrays and all else with this one's."""
+        return _copied(self, {}, lambda value, memo: value)
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        # That of NNX loses the order of attributes, by which a parameter that is shared has its name.
+        return _copied(self, {} if memo is None else memo, copy.deepcopy)
+
+    def _check_value(self, key: str, value: Any, new_status: Any) -> None:
+        """Of NNX, which searches every attribute for arrays, twice: only containers can hide any."""
+        if isinstance(value, _CONTAINERS):
+            super()._check_value(key, value, new_status)
+
+
+def _copied(value: Any, memo: dict[int, Any], copy_rest: Callable[[Any, dict[int, Any]], Any]) -> Any:
+    """A copy of a module or a parameter, in which `copy_rest` makes all else of what there was."""
+    kind = type(value)
+    if not issubclass(kind, nnx.Module | nnx.Variable):
+        return copy_rest(value, memo)
+    if id(value) not in memo:
+        if issubclass(kind, nnx.Variable):
+            memo[id(value)] = value.copy(copy_rest(value.get_raw_value(), memo))
+        else:
+            memo[id(value)] = twin = object.__new__(kind)
+            vars(twin).update({name: _copied(each, memo, copy_rest) for name, each in vars(value).items()})
+    return memo[id(value)]
+
+
+class ChangeFlag:
+    """Raised when an attribute of a module that it watches is set or deleted."""
+
+    __slots__ = ("__weakref__", "raised")
+
+    def __init__(self) -> None:
+        self.raised = False
+
+    def watch(self, module: nnx.Module) -> None:
+        """Be raised by the changes of `module` from now on."""
+        with _LOCK:
+            _FLAGS.setdefault(module, weakref.WeakSet()).add(self)
+
+
+_FLAGS: weakref.WeakKeyDictionary[nnx.Module, weakref.WeakSet[ChangeFlag]] = weakref.WeakKeyDictionary()
+_LOCK = threading.Lock()
+
+
+def _raise_flags(module: nnx.Module) -> None:
+    if module in _FLAGS:
+        with _LOCK:
+            for flag in _FLAGS[module]:
+                flag.raised = True
 
 
 class ModuleList(Module):
@@ -99,6 +154,16 @@ def param(shape: tuple[int, ...], dtype, init: Initializer) -> nnx.Param:
     return nnx.Param(jax.ShapeDtypeStruct(shape, dtype), init=init)
 
 
+def statistic(shape: tuple[int, ...], init: Initializer, dtype: Any = np.float32) -> nnx.BatchStat:
+    """A running statistic: saved as parameters are, but not trained, and never in half precision."""
+    return nnx.BatchStat(jax.ShapeDtypeStruct(shape, dtype), init=init)
+
+
+def is_abstract(variable: nnx.Variable) -> bool:
+    """Whether the parameter is described but not filled."""
+    return isinstance(variable.get_raw_value(), jax.ShapeDtypeStruct)
+
+
 def fresh(part: Any) -> Any:
     """`part`, a module or a parameter, declared as one that a pretrained checkpoint may lack: a head, a pooler.
 
@@ -110,151 +175,3 @@ def fresh(part: Any) -> Any:
     else:
         part.fresh = True
     return part
-
-
-@dataclass(frozen=True)
-class Layers:
-    """That a parameter holds `count` layers along its leading axis, the first of them number `start`.
-
-    `position` in its path stands for the number.
-    """
-
-    position: int
-    count: int
-    start: int = 0
-
-
-@dataclass(frozen=True)
-class Leaf:
-    """A parameter in its place: `path` names the module attributes from the root, the last one its own.
-
-    `torch_owner` is the path of the owning module in torch's files. `fresh` says whether the parameter or a module that
-    it is in was declared so.
-    """
-
-    path: tuple[str, ...]
-    variable: nnx.Variable
-    owner: nnx.Module
-    layers: Layers | None
-    torch_owner: tuple[str, ...]
-    fresh: bool = False
-
-    @property
-    def name(self) -> str:
-        """The path joined by "/"."""
-        return "/".join(self.path)
-
-    @property
-    def torch(self) -> TorchLeaf:
-        """How others store it in the owning module."""
-        return getattr(self.owner, "torch_leaves", {}).get(self.path[-1], TorchLeaf(self.path[-1]))
-
-    @property
-    def torch_names(self) -> tuple[str, ...]:
-        """Its full name in torch's files, or all its names; one after another for each layer if it holds several."""
-        return self.names_in_torch(*self.torch.names)
-
-    def names_in_torch(self, *names: str) -> tuple[str, ...]:
-        """The path of the owning module in torch's files in every layer, with each of `names` behind it."""
-        return tuple(".".join((*path, name)) for path in self._in_layers(self.torch_owner) for name in names)
-
-    def full_names(self, name: str, separator: str) -> tuple[str, ...]:
-        """The path that others give the owning module in every layer, with `name` behind it."""
-        if elsewhere := getattr(self.owner, "torch_path", ""):
-            return tuple(separator.join((*path[:-2], *elsewhere.split("."), name)) for path in self.paths)
-        return tuple(separator.join((*path[:-1], name)) for path in self.paths)
-
-    def own_names(self, separator: str) -> tuple[str, ...]:
-        """The path joined by `separator`, once for each layer that the parameter holds."""
-        return tuple(map(separator.join, self.paths))
-
-    @property
-    def paths(self) -> tuple[tuple[str, ...], ...]:
-        """The path, once for each layer that the parameter holds."""
-        return self._in_layers(self.path)
-
-    def _in_layers(self, path: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
-        if self.layers is None:
-            return (path,)
-        before, behind = path[: self.layers.position], path[self.layers.position + 1 :]
-        numbers = range(self.layers.start, self.layers.start + self.layers.count)
-        return tuple((*before, str(number), *behind) for number in numbers)
-
-    @property
-    def stacking(self) -> tuple[Op, ...]:
-        """The ops from one array a layer to the parameter."""
-        return () if self.layers is None else (Stack(self.layers.count),)
-
-    def assembly(self, ops: tuple[Op, ...], tensors: int) -> tuple[Op, ...]:
-        """The ops from that many tensors a layer to the parameter, given those from one layer's to its part."""
-        if self.layers is None or tensors == 1:
-            return ops + self.stacking
-        return (Grouped(self.layers.count, ops), *self.stacking)
-
-
-def iter_leaves(
-    module: nnx.Module,
-    path: tuple[str, ...] = (),
-    layers: Layers | None = None,
-    torch_path: tuple[str, ...] = (),
-    is_fresh: bool = False,
-) -> Iterator[Leaf]:
-    """Every parameter below `module` in order of definition; a shared one comes once for each place it is in."""
-    count, start = getattr(module, "stacked", 0), getattr(module, "apart", 0)
-    is_fresh = is_fresh or getattr(module, "fresh", False)
-    torch_names = getattr(module, "torch_names", {})
-    for name, value in vars(module).items():
-        kind = type(value)  # isinstance(value, nnx.Variable) takes longer than all else here
-        if issubclass(kind, nnx.Variable):
-            leaf_is_fresh = is_fresh or value.get_metadata().get("fresh", False)
-            yield Leaf((*path, name), value, module, layers, torch_path, leaf_is_fresh)
-        elif issubclass(kind, nnx.Module):
-            own = Layers(len(path), count, start) if count and not name.isdigit() else layers
-            elsewhere = getattr(value, "torch_path", "") or torch_names.get(name, name)
-            there = (*torch_path, *filter(None, elsewhere.split(".")))
-            yield from iter_leaves(value, (*path, name), own, there, is_fresh)
-
-
-def split_shared(module: nnx.Module) -> tuple[list[Leaf], dict[str, Leaf]]:
-    """The distinct parameters of `module`, and the further torch names of those that are in several places."""
-    owned: dict[int, Leaf] = {}
-    aliases: dict[str, Leaf] = {}
-    for leaf in iter_leaves(module):
-        if first := owned.get(id(leaf.variable)):
-            aliases |= dict.fromkeys(leaf.torch_names, first)
-        else:
-            owned[id(leaf.variable)] = leaf
-    return list(owned.values()), aliases
-
-
-def statistic(shape: tuple[int, ...], init: Initializer, dtype: Any = np.float32) -> nnx.BatchStat:
-    """A running statistic: saved as parameters are, but not trained, and never in half precision."""
-    return nnx.BatchStat(jax.ShapeDtypeStruct(shape, dtype), init=init)
-
-
-def is_abstract(variable: nnx.Variable) -> bool:
-    """Whether the parameter is described but not filled."""
-    return isinstance(variable.get_raw_value(), jax.ShapeDtypeStruct)
-
-
-def initial_value(leaf: Leaf, key: jax.Array, paths: Sequence[Sequence[str]]) -> jax.Array:
-    """The initial value of a parameter: a function of the key and of `paths`, one for each layer that it holds."""
-    described = leaf.variable.get_raw_value()
-    init = leaf.variable.get_metadata().get("init", jnp.zeros)
-    shape = described.shape[1:] if leaf.layers else described.shape
-    layers = [init(_fold(key, path), shape, described.dtype) for path in paths]
-    return jnp.stack(layers) if leaf.layers else layers[0]
-
-
-def _fold(key: jax.Array, path: Sequence[str]) -> jax.Array:
-    for part in path:
-        key = jax.random.fold_in(key, _stable_hash(part))
-    return key
-
-
-def _stable_hash(text: str) -> int:
-    """A 32-bit hash that is the same in every process (FNV-1a)."""
-    value = 2166136261
-    for byte in text.encode():
-        value = (value ^ byte) * 16777619 % 2**32
-    return value

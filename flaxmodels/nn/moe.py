@@ -1,18 +1,19 @@
-"""Mixtures of experts (arXiv 1701.06538): a router sends each token to a few of many MLPs, whose outputs are mixed."""
+"""Mixtures of experts (arXiv 1701.06538): a router sends each token to a few of many MLPs, whose outputs are summed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import Initializer, zeros
 
 from flaxmodels.nn.activations import get_activation
-from flaxmodels.nn.linear import Linear, matmul
+from flaxmodels.nn.dense import Linear, matmul
+from flaxmodels.nn.initializers import Initializer, zeros
 from flaxmodels.nn.module import Module, TorchLeaf, param
-from flaxmodels.nn.policy import Policy
+from flaxmodels.policy import Policy
 from interop.ops import Concat, Stack, Transpose, Unflatten
 
 
@@ -27,7 +28,7 @@ class Routing(NamedTuple):
 
 
 def route(logits: jax.Array, top_k: int, *, normalise: bool) -> Routing:
-    """Each token to its `top_k` likeliest experts, weighted by their probabilities.
+    """Each token to its `top_k` likeliest experts, weighted by their probabilities; `logits` are `[tokens, experts]`.
 
     With `normalise` these are divided by their sum: they are then the softmax of the chosen logits alone.
     """
@@ -46,7 +47,7 @@ Expert = Callable[[jax.Array, dict[str, jax.Array], Product], jax.Array]
 def mix_experts(
     expert: Expert, parameters: dict[str, jax.Array], x: jax.Array, routing: Routing, implementation: str | None = None
 ) -> jax.Array:
-    """The outputs of the chosen experts for each token, mixed by their weights.
+    """The weighted sum of the outputs of the chosen experts for each token.
 
     Args:
         expert: what all experts compute.
@@ -60,8 +61,10 @@ def mix_experts(
     Returns:
         `[tokens, hidden]` in the dtype of `x`, summed in float32.
     """
-    fastest = "eager" if jax.default_backend() == "cpu" else "grouped"
-    mix = {"eager": _one_by_one, "batched": _all_at_once, "grouped": _sorted}[implementation or fastest]
+    if implementation is None:
+        branches = {"cpu": partial(_one_by_one, expert), "default": partial(_sorted, expert)}
+        return jax.lax.platform_dependent(parameters, x, routing, **branches).astype(x.dtype)
+    mix = {"eager": _one_by_one, "batched": _all_at_once, "grouped": _sorted}[implementation]
     return mix(expert, parameters, x, routing).astype(x.dtype)
 
 
@@ -81,11 +84,13 @@ def _one_by_one(expert: Expert, parameters: dict[str, jax.Array], x: jax.Array, 
 
 def _all_at_once(expert: Expert, parameters: dict[str, jax.Array], x: jax.Array, routing: Routing) -> jax.Array:
     def product(x, kernel, bias):
+        # [1 or experts, tokens, in] . [experts, in, out] -> [experts, tokens, out]
         y = jnp.matmul(x, kernel, preferred_element_type=jnp.float32).astype(x.dtype)
         return y if bias is None else y + bias[:, None]
 
     outputs = expert(x[None], parameters, product)
     weights = _weights_by_expert(routing, _is_chosen(routing))
+    # [experts, tokens, hidden] . [experts, tokens] -> [tokens, hidden]
     return jnp.einsum("eth,et->th", outputs.astype(jnp.float32), weights)
 
 
@@ -96,10 +101,12 @@ def _sorted(expert: Expert, parameters: dict[str, jax.Array], x: jax.Array, rout
     group, sizes = chosen[order], jnp.bincount(chosen, length=routing.logits.shape[-1]).astype(jnp.int32)
 
     def product(x, kernel, bias):
+        # [tokens * top_k, in], sorted by expert, . [experts, in, out] -> [tokens * top_k, out]
         y = jax.lax.ragged_dot(x, kernel, sizes, preferred_element_type=jnp.float32).astype(x.dtype)
         return y if bias is None else y + bias[group]
 
     outputs = expert(x[order // top_k], parameters, product)[jnp.argsort(order)]
+    # [tokens, top_k, hidden] . [tokens, top_k] -> [tokens, hidden]
     return jnp.einsum("tkh,tk->th", outputs.reshape(tokens, top_k, -1).astype(jnp.float32), routing.weights)
 
 
@@ -115,6 +122,7 @@ def _is_chosen(routing: Routing) -> jax.Array:
 
 def _weights_by_expert(routing: Routing, is_chosen: jax.Array) -> jax.Array:
     """float32 `[experts, tokens]`, zero where an expert is not chosen."""
+    # [tokens, top_k, experts] . [tokens, top_k] -> [experts, tokens]
     return jnp.einsum("tke,tk->et", is_chosen.astype(jnp.float32), routing.weights)
 
 
@@ -129,6 +137,7 @@ def load_balancing_loss(router_logits: Sequence[jax.Array], top_k: int, mask: ja
     chosen = jax.nn.one_hot(jax.lax.top_k(logits, top_k)[1], experts).sum(-2)
     counts = jnp.ones(logits.shape[1]) if mask is None else mask.astype(jnp.float32)
     shares = [
+        # [layers, tokens, experts] . [tokens] -> [experts]
         jnp.einsum("lte,t->e", values, counts) / (len(router_logits) * counts.sum())
         for values in (chosen, jax.nn.softmax(logits, axis=-1))
     ]
@@ -154,7 +163,8 @@ class Router(Linear):
         super().__init__(hidden, experts, policy, use_bias=use_bias, init=init)
         self.top_k, self.normalise = top_k, normalise
 
-    def __call__(self, x: jax.Array) -> Routing:
+    def route(self, x: jax.Array) -> Routing:
+        """Which experts `x` `[tokens, hidden]` goes to."""
         kernel = self.kernel[...].astype(self.dtype).astype(jnp.float32)
         logits = matmul(x.astype(self.dtype).astype(jnp.float32), kernel)
         if self.bias is not None:
@@ -207,14 +217,36 @@ class SeparateExperts(Experts):
     """What files call gate, up and down."""
 
     @property
-    def torch_leaves(self) -> dict[str, TorchLeaf]:
+    def torch_leaves(self) -> dict[str, TorchLeaf]:  # pyright: ignore[reportIncompatibleVariableOverride]  # by sizes
+        """How torch's files store the kernels: one tensor for each expert and projection."""
         experts, inner, _ = self.down_proj.get_raw_value().shape[-3:]
         gate, up, down = self.projections
         pairs = tuple(f"{number}.{name}.weight" for number in range(experts) for name in (gate, up))
-        turned = Transpose((0, 2, 1))
-        joined = (Concat(0, (inner,) * len(pairs)), Unflatten(0, (experts, 2 * inner)), turned)
+        transposed = Transpose((0, 2, 1))
+        joined = (Concat(0, (inner,) * len(pairs)), Unflatten(0, (experts, 2 * inner)), transposed)
         downs = tuple(f"{number}.{down}.weight" for number in range(experts))
         return {
             "gate_up_proj": TorchLeaf(pairs, joined),
-            "down_proj": TorchLeaf(downs, (Stack(experts), turned)),
+            "down_proj": TorchLeaf(downs, (Stack(experts), transposed)),
         }
+
+
+class SparseMLP(Module):
+    """A router and its experts. In training, the input of both may be multiplied by noise around 1."""
+
+    def __init__(self, gate: Router, experts: Experts, *, noise: float = 0.0):
+        self.gate, self.experts, self.noise = gate, experts, noise
+
+    def __call__(self, hidden_states: jax.Array, dropout_rng: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        """`[batch, q_len, hidden]`, and the logits of the router, float32 `[batch * q_len, experts]`."""
+        if dropout_rng is not None and self.noise:
+            low, high, shape = 1.0 - self.noise, 1.0 + self.noise, hidden_states.shape
+            hidden_states = hidden_states * jax.random.uniform(dropout_rng, shape, hidden_states.dtype, low, high)
+        return routed(self.gate, self.experts, hidden_states)
+
+
+def routed(router: Router, experts: Experts, hidden_states: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """What the experts make of `[batch, q_len, hidden]`, and the logits of the router `[batch * q_len, experts]`."""
+    tokens = hidden_states.reshape(-1, hidden_states.shape[-1])
+    routing = router.route(tokens)
+    return experts(tokens, routing).reshape(hidden_states.shape), routing.logits

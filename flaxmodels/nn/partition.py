@@ -1,4 +1,4 @@
-"""Words in which a model says how tensor parallelism divides its layers."""
+"""The kinds of layer that tensor parallelism tells apart."""
 
 COLUMN, ROW, EXPERT = "column", "row", "expert"
 """A dense layer by its output features, or by its input features; an embedding by the rows of its table is `ROW`; the

@@ -16,7 +16,7 @@ def relative_buckets(
 
     Args:
         relative_positions: position of the key minus position of the query, int of any shape.
-        bidirectional: half of the buckets are for keys behind the query; else these share the bucket of distance 0.
+        bidirectional: half of the buckets are for keys after the query; else these share the bucket of distance 0.
         buckets: how many there are. Half of those for one direction hold one distance each.
         max_distance: from which on all distances share the last bucket.
     """

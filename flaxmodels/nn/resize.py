@@ -34,6 +34,16 @@ def pool_adaptively(image: jax.Array, height: int, width: int) -> jax.Array:
     return _resize(image, height, width, _shares)
 
 
+def resize_positions(table: jax.Array, grid: tuple[int, int], rows: int, columns: int) -> jax.Array:
+    """Embeddings of positions `[tokens, hidden]` for `rows` by `columns` patches of those for a `grid` of patches.
+
+    Tokens before the patches keep theirs.
+    """
+    first = table.shape[0] - grid[0] * grid[1]
+    patches = resize_bicubic(table[first:].reshape(1, *grid, -1), rows, columns)
+    return jnp.concatenate([table[:first], patches.reshape(rows * columns, -1)])
+
+
 def _resize(image: jax.Array, height: int, width: int, weights: Callable[[int, int], np.ndarray]) -> jax.Array:
     """Each axis times the matrix of its weights; the result has the dtype of `image`."""
     if image.shape[1:3] == (height, width):
@@ -41,6 +51,7 @@ def _resize(image: jax.Array, height: int, width: int, weights: Callable[[int, i
     sizes = zip(image.shape[1:3], (height, width), strict=True)
     rows, columns = (jnp.asarray(weights(old, new), jnp.float32) for old, new in sizes)
     exact = image.astype(jnp.float32)
+    # [height, h], [width, w], [batch, h, w, channels] -> [batch, height, width, channels]
     resized = jnp.einsum("hi,wj,bijc->bhwc", rows, columns, exact, precision=jax.lax.Precision.HIGHEST)
     return resized.astype(image.dtype)
 

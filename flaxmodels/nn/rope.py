@@ -1,5 +1,5 @@
-"""Rotary position embeddings, of which there are two conventions: features that turn together are halves of a head
-apart (`apply_rope`), or neighbours (`apply_interleaved_rope`).
+"""Rotary position embeddings, of which there are two conventions: features that rotate together are half of the
+rotated features apart (`apply_rope`), or neighbours (`apply_interleaved_rope`).
 
 Sources: rotary embeddings, arXiv 2104.09864; "linear" scaling (position interpolation), arXiv 2306.15595;
 "dynamic" (NTK-aware) and "yarn" scaling, arXiv 2309.00071; "longrope", arXiv 2402.13753; "llama3", the
@@ -19,7 +19,7 @@ import numpy as np
 from annotated_types import Interval
 
 from flaxmodels.errors import ConfigError
-from flaxmodels.fields import Positive, Scale, kind_of, shown
+from flaxmodels.fields import Positive, Scale, brief, kind_of
 
 _SCALED_FROM_ORIGINAL = ("llama3", "yarn", "longrope")
 _COMMON = {"rope_type", "rope_theta", "partial_rotary_factor"}
@@ -86,7 +86,7 @@ class RopeConfig:
         given = {key: value for key, value in parameters.items() if value is not None}
         rope_type = given.pop("rope_type", "default")
         if not isinstance(rope_type, str) or rope_type not in _REQUIRED:
-            raise ConfigError(f"unknown rope_type {shown(rope_type)}. Known: {', '.join(sorted(_REQUIRED))}.")
+            raise ConfigError(f"unknown rope_type {brief(rope_type)}. Known: {', '.join(sorted(_REQUIRED))}.")
         _check(rope_type, given, head_dim)
         theta = given.pop("rope_theta")
         rotary_dim = int(head_dim * given.pop("partial_rotary_factor", 1.0))
@@ -113,11 +113,11 @@ def rope_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
     stated = {key: config[key] for key in ("rope_scaling", "rope_parameters") if config.get(key)}
     for key, value in stated.items():
         if not isinstance(value, Mapping):
-            raise ConfigError(f"{key}={shown(value)}: expected a dict")
+            raise ConfigError(f"{key}={brief(value)}: expected a dict")
     result, *others = [_normalised(parameters, config) for parameters in stated.values() or [{}]]
     if any(other != result for other in others):
         raise ConfigError(
-            f"rope_scaling {shown(result)} is not rope_parameters {shown(others[0])}. Remove one from the config."
+            f"rope_scaling {brief(result)} is not rope_parameters {brief(others[0])}. Remove one from the config."
         )
     return result
 
@@ -143,7 +143,7 @@ def rope_tables(rope: RopeConfig, position_ids: jax.Array) -> tuple[jax.Array, j
 def layer_rope_tables(
     ropes: Sequence[RopeConfig | None], position_ids: jax.Array
 ) -> tuple[tuple[jax.Array, jax.Array], ...]:
-    """The `rope_tables` of each layer; those of `None` rotate nothing."""
+    """The `rope_tables` of each layer, for positions int `[batch, q_len]`; those of `None` rotate nothing."""
     tables = {rope: rope_tables(rope, position_ids) for rope in dict.fromkeys(ropes) if rope is not None}
     if None in ropes:
         ones = jnp.ones_like(next(iter(tables.values()))[0]) if tables else jnp.ones((*position_ids.shape, 2))
@@ -162,21 +162,21 @@ def apply_rope(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
         `[batch, q_len, heads, head_dim]` in the dtype of `x`.
     """
     rotary_dim = cos.shape[-1]
-    turning, still = x[..., :rotary_dim].astype(jnp.float32), x[..., rotary_dim:]
-    first, second = jnp.split(turning, 2, axis=-1)
-    quarter_turn = jnp.concatenate([-second, first], axis=-1)
-    turned = turning * cos[:, :, None, :] + quarter_turn * sin[:, :, None, :]
-    return jnp.concatenate([turned.astype(x.dtype), still], axis=-1)
+    given, passthrough = x[..., :rotary_dim].astype(jnp.float32), x[..., rotary_dim:]
+    first, second = jnp.split(given, 2, axis=-1)
+    rotate_half = jnp.concatenate([-second, first], axis=-1)
+    rotated = given * cos[:, :, None, :] + rotate_half * sin[:, :, None, :]
+    return jnp.concatenate([rotated.astype(x.dtype), passthrough], axis=-1)
 
 
 def apply_interleaved_rope(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-    """As `apply_rope`, where feature 2 i turns with feature 2 i + 1, as in the paper."""
+    """As `apply_rope`, of the same shapes, where feature 2 i rotates with feature 2 i + 1, as in the paper."""
     rotary_dim = cos.shape[-1]
-    turning, still = x[..., :rotary_dim].astype(jnp.float32), x[..., rotary_dim:]
+    given, passthrough = x[..., :rotary_dim].astype(jnp.float32), x[..., rotary_dim:]
     cos, sin = (table[:, :, None, : rotary_dim // 2] for table in (cos, sin))
-    even, odd = turning[..., ::2], turning[..., 1::2]
-    turned = jnp.stack([even * cos - odd * sin, odd * cos + even * sin], axis=-1).reshape(turning.shape)
-    return jnp.concatenate([turned.astype(x.dtype), still], axis=-1)
+    even, odd = given[..., ::2], given[..., 1::2]
+    rotated = jnp.stack([even * cos - odd * sin, odd * cos + even * sin], axis=-1).reshape(given.shape)
+    return jnp.concatenate([rotated.astype(x.dtype), passthrough], axis=-1)
 
 
 def _normalised(parameters: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
@@ -199,7 +199,7 @@ def _check(rope_type: str, given: Mapping[str, Any], head_dim: int) -> None:
     required = ("rope_theta", *_REQUIRED[rope_type])
     known = {*_COMMON, *required, *_OPTIONAL.get(rope_type, ())}
     problems = [f"missing: {key}" for key in required if key not in given]
-    problems += [f"unknown: {shown(key)}={shown(given[key])}" for key in given if key not in known][:_MOST_LINES]
+    problems += [f"unknown: {brief(key)}={brief(given[key])}" for key in given if key not in known][:_MOST_LINES]
     problems += _value_problems(rope_type, {key: value for key, value in given.items() if key in known}, head_dim)
     if problems:
         lines = "".join(f"\n  - {problem}" for problem in problems)
@@ -272,18 +272,18 @@ def _dynamic(rope: RopeConfig, seq_len: jax.Array) -> jax.Array:
 def _llama3(rope: RopeConfig, seq_len: jax.Array) -> np.ndarray:
     """Long wavelengths are stretched, short ones kept, those between blended."""
     frequencies = _default(rope, seq_len)
-    turns = np.float32(rope.original_max_position_embeddings / (2 * math.pi)) * frequencies
-    kept = (turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)
+    rotations = np.float32(rope.original_max_position_embeddings / (2 * math.pi)) * frequencies
+    kept = (rotations - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)
     kept = np.clip(kept, 0.0, 1.0).astype(np.float32)
     return (1 - kept) * frequencies / np.float32(rope.factor) + kept * frequencies
 
 
 def _yarn(rope: RopeConfig, seq_len: jax.Array) -> np.ndarray:
-    """Features that turn often within the trained length are kept, slow ones stretched, a ramp between."""
+    """Features that rotate often within the trained length are kept, slow ones stretched, a ramp between."""
     dim, length = rope.rotary_dim, rope.original_max_position_embeddings
 
-    def feature_with(turns: float) -> float:
-        return dim * math.log(length / (turns * 2 * math.pi)) / (2 * math.log(rope.theta))
+    def feature_with(rotations: float) -> float:
+        return dim * math.log(length / (rotations * 2 * math.pi)) / (2 * math.log(rope.theta))
 
     low, high = feature_with(rope.beta_fast), feature_with(rope.beta_slow)
     if rope.truncate:
@@ -310,4 +310,4 @@ _FREQUENCIES: dict[str, Callable[[RopeConfig, jax.Array], np.ndarray | jax.Array
     "yarn": _yarn,
     "longrope": _longrope,
 }
-"""By rope type: radians by which each feature pair turns per position, float32 `[rotary_dim / 2]`."""
+"""By rope type: radians by which each feature pair rotates per position, float32 `[rotary_dim / 2]`."""

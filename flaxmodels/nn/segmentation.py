@@ -11,13 +11,13 @@ from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import Initializer
 
 from flaxmodels.nn.conv import Conv2d
-from flaxmodels.nn.linear import BatchNorm
+from flaxmodels.nn.initializers import Initializer
 from flaxmodels.nn.module import Module, ModuleList
-from flaxmodels.nn.policy import Policy
+from flaxmodels.nn.norms import BatchNorm
 from flaxmodels.nn.resize import pool_adaptively, resize_bilinear
+from flaxmodels.policy import Policy
 
 
 class ConvNorm(Module):

@@ -111,12 +111,12 @@ def _is_count(value: object) -> bool:
 
 
 def _is_positive(value: object) -> bool:
-    return type(value) in (int, float) and 0 < value < math.inf  # type: ignore[operator]
+    return isinstance(value, int | float) and type(value) is not bool and 0 < value < math.inf
 
 
 _COUNT = (_is_count, "an integer above 0")
 _POSITIVE = (_is_positive, "a number above 0")
-_TEXT = (lambda value: isinstance(value, str), "a text")
+_TEXT = (lambda value: isinstance(value, str), "a string")
 _INDEX = (lambda value: type(value) is int and 0 <= value < 2**32, "an integer of at least 0")
 _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("vocab_size", "context_length", "embedding_length", "feed_forward_length", "block_count"), _COUNT),
@@ -126,10 +126,10 @@ _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "rope.scaling.type": _TEXT,
     "expert_count": _INDEX,
     **{f"tokenizer.ggml.{key}": _INDEX for key in _TOKENS},
-    "tokenizer.ggml.tokens": (lambda value: isinstance(value, list), "a list of texts"),
+    "tokenizer.ggml.tokens": (lambda value: isinstance(value, list), "a list of strings"),
     "split.count": _INDEX,
 }
-"""For each key of the metadata that is read here, without the name of an architecture: a test, and it in words."""
+"""For each key of the metadata that is read here, without the name of an architecture: a test, and what it expects."""
 
 
 def config(metadata: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
@@ -263,9 +263,9 @@ def _check(metadata: Mapping[str, Any], name: str, names: set[str]) -> None:
     """Refuses metadata of another type than expected or out of range, all of it at once."""
     wrong = []
     for key, (is_right, expected) in _EXPECTED.items():
-        for place in (key, f"{name}.{key}"):
-            if place in metadata and not is_right(metadata[place]):
-                wrong.append(f"{place} is {shown(repr(metadata[place]))}, expected {expected}")
+        for full_key in (key, f"{name}.{key}"):
+            if full_key in metadata and not is_right(metadata[full_key]):
+                wrong.append(f"{full_key} is {shown(repr(metadata[full_key]))}, expected {expected}")
     blocks = len({tensor.split(".")[1] for tensor in names if tensor.startswith("blk.")})
     if not wrong and (count := metadata.get(f"{name}.block_count", blocks)) > blocks:
         wrong.append(f"{name}.block_count is {count}, but the file has tensors of {blocks} blocks")
