@@ -12,7 +12,7 @@ from typing import BinaryIO
 import numpy as np
 
 from flaxmodels.errors import CheckpointError
-from flaxmodels.files.reading import FileBytes, forget
+from flaxmodels.files.reading import FileBytes, drop_pages
 from interop.errors import listed, shown
 from interop.source import Header, Index
 
@@ -126,11 +126,15 @@ def write_array(file: BinaryIO, array: np.ndarray) -> None:
         data = part.reshape(-1).view(np.uint8).data
         for start in range(0, len(data), _WRITTEN):
             file.write(data[start : start + _WRITTEN])
-    forget(array)
+    drop_pages(array)
 
 
 def checked(name: str, array: np.ndarray, header: Header) -> np.ndarray:
-    """The array itself, refused if it is not what the header of its file has already promised."""
+    """The array itself, which is what the header of its file has already promised.
+
+    Raises:
+        CheckpointError: it is not.
+    """
     if array.shape == header.shape and array.dtype == header.dtype:
         return array
     found, promised = f"{array.dtype} {array.shape}", f"{header.dtype} {header.shape}"
@@ -138,7 +142,11 @@ def checked(name: str, array: np.ndarray, header: Header) -> np.ndarray:
 
 
 def check_dtypes(headers: Mapping[str, Header], known: Mapping[str, np.dtype]) -> None:
-    """Refuses tensors whose dtype is not among those that a format has names for."""
+    """Refuse tensors whose dtype is not among those that a format has names for.
+
+    Raises:
+        CheckpointError: naming the tensors, and the dtypes that there are.
+    """
     dtypes = dict.fromkeys(known.values())
     unknown = [f"{name} is {header.dtype}" for name, header in headers.items() if header.dtype not in dtypes]
     if unknown:

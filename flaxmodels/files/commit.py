@@ -21,7 +21,7 @@ from pathlib import Path
 
 from flaxmodels.errors import CheckpointError
 from flaxmodels.files.committed import MANIFEST, checked_manifest, read_manifest
-from flaxmodels.files.orbax import METADATA
+from flaxmodels.files.formats import ORBAX_METADATA
 from flaxmodels.files.process_group import ProcessFailed, ProcessGroup, ProcessLost
 from flaxmodels.files.reading import COMMITTED
 
@@ -40,7 +40,7 @@ def replacing(
     """Yield a staging folder whose files will replace those of `folder` when the block ends without an error.
 
     Args:
-        folder: made if absent.
+        folder: the folder, made if absent.
         finish: called by the main process with the staging folder when all is written and no other save can come in
             between. It may add files, and returns the names of the weight files in `folder` that go.
         group: the processes that write into the staging folder; this one alone by default. An error in one of them is
@@ -194,7 +194,7 @@ def _discard(path: Path) -> None:
 
 
 def _is_tree(path: Path) -> bool:
-    return os.path.isfile(path / METADATA)
+    return os.path.isfile(path / ORBAX_METADATA)
 
 
 @contextmanager

@@ -19,9 +19,8 @@ from typing import TypeVar
 import numpy as np
 
 from flaxmodels.errors import CheckpointError
-from flaxmodels.files.orbax import METADATA
+from flaxmodels.files.formats import ORBAX_METADATA, is_tree, is_weight_file
 from flaxmodels.files.reading import COMMITTED, parse_json_object
-from flaxmodels.files.weight_names import is_orbax_name, is_weight_file
 
 MANIFEST = ".flaxmodels-manifest.json"
 MAX_MANIFEST_BYTES = 10_000_000
@@ -55,8 +54,8 @@ def current(folder: Path, name: str) -> Path | None:
     manifest = read_manifest(folder)
     if manifest and name in manifest.removed:
         return None
-    places = [folder / COMMITTED / name] if manifest and name in manifest.files else []
-    return next((path for path in (*places, folder / name) if _is_there(path)), None)
+    paths = [folder / COMMITTED / name] if manifest and name in manifest.files else []
+    return next((path for path in (*paths, folder / name) if _exists(path)), None)
 
 
 def _can_be(path: Path) -> bool:
@@ -100,7 +99,7 @@ def _version(path: Path) -> tuple[int, ...] | None:
     return None
 
 
-def _is_there(path: Path) -> bool:
+def _exists(path: Path) -> bool:
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -110,17 +109,21 @@ def _is_there(path: Path) -> bool:
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror}. Check the path and its permissions.") from error
     is_file = stat.S_ISREG(mode)
-    if (is_file and not is_orbax_name(path.name)) or os.path.isfile(path / METADATA):
+    if (is_file and not is_tree(path.name)) or os.path.isfile(path / ORBAX_METADATA):
         return True
     if not os.path.lexists(path):
         return False  # it was moved into place after the first look
     found = "a file" if is_file else "a folder" if stat.S_ISDIR(mode) else "neither a file nor a folder"
-    expected = f"a folder with {METADATA}" if is_orbax_name(path.name) else "a file"
+    expected = f"a folder with {ORBAX_METADATA}" if is_tree(path.name) else "a file"
     raise CheckpointError(f"{path} is {found}, expected {expected}: move it away, or copy it again")
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """What a finished save has not yet moved into place; `None` if there is no such save."""
+    """What a finished save has not yet moved into place; `None` if there is no such save.
+
+    Raises:
+        CheckpointError: the folder holds what looks like an interrupted save and is none.
+    """
     committed = folder / COMMITTED
     try:
         if not stat.S_ISDIR(committed.lstat().st_mode):
@@ -193,7 +196,7 @@ def _belongs(path: Path, manifest: Manifest) -> bool:
         mode = path.lstat().st_mode
     except FileNotFoundError:
         return True
-    is_member = stat.S_ISREG(mode) or (stat.S_ISDIR(mode) and is_orbax_name(path.name))
+    is_member = stat.S_ISREG(mode) or (stat.S_ISDIR(mode) and is_tree(path.name))
     return path.name in manifest.files and is_member
 
 

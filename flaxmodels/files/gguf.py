@@ -25,7 +25,7 @@ from interop.source import Header, Index
 
 _MAX_DIMS = 4  # ggml's own limit
 _MAX_VALUES = 1 << 21  # of all metadata: the largest vocabulary has 262,000 tokens, with scores, types and merges
-_MAX_TOKEN = 1 << 12  # bytes of a text in an array, a token or a merge: the longest known have some hundred
+_MAX_TOKEN = 1 << 12  # bytes of a string in an array, a token or a merge: the longest known have some hundred
 _ROWS_AT_ONCE = 256  # gguf needs twice the memory of its result, and is fastest where that stays in the cache
 
 _STRING, _ARRAY = 8, 9
@@ -174,7 +174,7 @@ class _Parser:
         found, take = [], self._cursor.take
         for _ in range(count):
             if (size := int.from_bytes(take(8), "little")) > longest:
-                raise damaged(self._path, f"'{shown(key)}' holds a text of {size} bytes, more than {longest}")
+                raise damaged(self._path, f"'{shown(key)}' holds a string of {size} bytes, more than {longest}")
             # Some tokens are single bytes of a character: kept, and encodable again with the same error handler.
             found.append(str(take(size), "utf-8", "surrogateescape"))
         return found

@@ -137,7 +137,7 @@ class _Walker:
         self._keys = 0
 
     def walk(self) -> Iterator[tuple[str, _Leaf]]:
-        """Names and places of the arrays, in the order of the file."""
+        """Names and offsets of the arrays, in the order of the file."""
         yield from self._map("", 0, self._expect("map", "", ""))
         if self._cursor.remaining:
             end = self._cursor.position
@@ -239,7 +239,7 @@ class _Walker:
     def _text(self, what: str, name: str) -> str:
         kind, size = self._head()
         if kind not in ("text", "bytes") or size > MAX_NAME:
-            raise damaged(self._path, f"{what}{_place(name)} is not a short text")
+            raise damaged(self._path, f"{what}{_place(name)} is not a short string")
         return self._cursor.text(size)
 
     def _expect(self, kind: str, what: str, name: str) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -39,13 +38,6 @@ def dequantised(source: Source) -> Source:
     if repeated := sorted(packed & headers.keys()):
         raise CheckpointError(f"in MXFP4 and as they are, too: {listed(repeated)}. Delete one of both.")
     return _Dequantised(source, packed) if packed else source
-
-
-def plain_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A `config.json` that does not say that weights are in MXFP4, as they are not once they are read."""
-    stated = config.get("quantization_config")
-    is_mxfp4 = isinstance(stated, dict) and stated.get("quant_method") == "mxfp4"
-    return {name: value for name, value in config.items() if name != "quantization_config" or not is_mxfp4}
 
 
 def _is_packed(blocks: Header, scales: Header | None) -> bool:

@@ -19,12 +19,10 @@ import numpy as np
 
 from flaxmodels.errors import CheckpointError
 from flaxmodels.files.arrays import addressable
+from flaxmodels.files.formats import ORBAX_METADATA
 from flaxmodels.files.process_group import ProcessGroup
 from flaxmodels.files.reading import COMMITTED, damaged, read_json
 from interop.source import Header, Index
-
-METADATA = "_METADATA"
-"""The file that makes a folder a tree of Orbax."""
 
 MAX_READ_BYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**63
 """The memory of this machine. What is read of an array at once, and each of its chunks, must fit in it."""
@@ -53,14 +51,18 @@ class OrbaxFolder:
         self._descriptor = _open_folder(self.path)
         weakref.finalize(self, os.close, self._descriptor)
         self._root = _plain_path(self.path, self._descriptor)
-        if not (self._root / METADATA).is_file():
-            raise CheckpointError(f"{self.path} has no {METADATA}, so it is not a tree of Orbax. Check the path.")
-        names, driver = _parse_metadata(self._root / METADATA)
+        if not (self._root / ORBAX_METADATA).is_file():
+            raise CheckpointError(f"{self.path} has no {ORBAX_METADATA}, so it is not a tree of Orbax. Check the path.")
+        names, driver = _parse_metadata(self._root / ORBAX_METADATA)
         self._arrays = {name: self._open(stored, driver) for name, stored in names.items()}
         self.headers = {name: self._header(name, array) for name, array in self._arrays.items()}
 
     def read(self, name: str, index: Index | None = None) -> np.ndarray:
-        """The array, or the box of it that `index` names, in fresh memory."""
+        """The array, or the box of it that `index` names, in fresh memory.
+
+        Raises:
+            CheckpointError: it is damaged, larger than the memory of this machine, or another save has replaced it.
+        """
         part = self._arrays[name] if index is None else self._arrays[name][(*index, ...)]
         self._check_size(f"{name}: reading {tuple(part.shape)}", part.shape, self.headers[name].dtype)
         try:
@@ -181,7 +183,7 @@ def _is_path(keys: tuple[str, ...]) -> bool:
 
 
 def _is_no_array(value: Mapping[str, Any]) -> bool:
-    """Whether a leaf is an empty container, `None`, or a text."""
+    """Whether a leaf is an empty container, `None`, or a string."""
     return bool(value.get("skip_deserialize")) or value.get("value_type") == "string"
 
 
@@ -189,7 +191,7 @@ def write_orbax(folder: Path, tree: Mapping[str, Any], group: ProcessGroup | Non
     """Save arrays (of numpy or jax, in whatever sharding) by "/"-joined name as one tree.
 
     Args:
-        folder: made by the main process.
+        folder: the folder, which the main process makes.
         group: the processes that hold the arrays together; each writes its parts.
 
     Raises:

@@ -26,10 +26,10 @@ class ProcessGroup:
     """The processes, on one host or several with a shared file system, that write one folder together.
 
     Attributes:
-        index: of this process; number 0 is the main process.
-        count: of processes.
+        index: the number of this process; 0 is the main process.
+        count: the number of processes.
         token: 16 hexadecimal digits, the same in all of them and in no other group.
-        exchange: takes one text from each process and returns those of all, in the order of the processes. Every
+        exchange: takes one string from each process and returns those of all, in the order of the processes. Every
             process must call it; raises `ProcessLost` if one no longer can.
     """
 

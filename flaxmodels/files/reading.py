@@ -7,13 +7,15 @@ import mmap
 import os
 import re
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
 from flaxmodels.errors import CheckpointError
-from interop.errors import LONGEST_PATH, shown
+from interop.errors import LONGEST_PATH, InteropError, shown
 
 MAX_JSON_BYTES = 100_000_000
 """The limit that safetensors sets for its header, kept for index files too."""
@@ -25,7 +27,7 @@ MAX_NAME = 1 << 10
 """Characters of the name of a tensor with all that it lies in. The longest of transformers have some 150."""
 
 _WINDOW = 1 << 20
-_ALIGNMENT = 64
+ALIGNMENT = 64
 """Bytes: JAX on the CPU uses arrays aligned to this as they are, and copies others."""
 _HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -33,6 +35,19 @@ _HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
 def damaged(path: Path, problem: str) -> CheckpointError:
     """The error for a file whose bytes contradict its format."""
     return CheckpointError(f"{shown(path.name)}: {problem}. Download or copy it again.")
+
+
+@contextmanager
+def checkpoint_errors() -> Iterator[None]:
+    """Raise errors of `interop` under another type.
+
+    Raises:
+        CheckpointError: in place of an `InteropError`, with its message.
+    """
+    try:
+        yield
+    except InteropError as error:
+        raise CheckpointError(str(error)) from error
 
 
 COMMITTED = ".flaxmodels-committed"
@@ -77,12 +92,12 @@ FileBytes = np.ndarray | FileCopies
 
 
 def _aligned(size: int) -> np.ndarray:
-    room = np.empty(size + _ALIGNMENT, np.uint8)
-    start = -room.ctypes.data % _ALIGNMENT
-    return room[start : start + size]
+    data = np.empty(size + ALIGNMENT, np.uint8)
+    start = -data.ctypes.data % ALIGNMENT
+    return data[start : start + size]
 
 
-def forget(array: np.ndarray) -> None:
+def drop_pages(array: np.ndarray) -> None:
     """Take the pages of an array that is a view of a mapped file out of this process's memory.
 
     The system keeps them as long as it likes, and a later access brings them back.
@@ -139,6 +154,9 @@ def parse_json_object(path: Path, data: FileBytes, start: int = 0, stop: int | N
     """Parses a JSON object among the bytes of a file, and refuses what `json` would let through.
 
     That is duplicate keys, of which it would keep the last; halves of characters; and more values than a file needs.
+
+    Raises:
+        CheckpointError: it is not such an object.
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -168,15 +186,23 @@ def _count_values(text: np.ndarray) -> int:
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The JSON object in a file; `CheckpointError` if it is anything else."""
+    """The JSON object in a file.
+
+    Raises:
+        CheckpointError: the file is absent, or holds anything else.
+    """
     return parse_json_object(Path(path), open_bytes(Path(path), mmap=False))
 
 
 class Cursor:
-    """Walks the bytes of a file from front to back; running over its end is a `CheckpointError`.
+    """Walks the bytes of a file from front to back.
 
     Attributes:
-        position: of the next byte.
+        path: the file, as errors name it.
+        position: the number of the next byte.
+
+    Raises:
+        CheckpointError: by its methods, which would run over the end of the file, or find a name that is not UTF-8.
     """
 
     def __init__(self, path: Path, data: FileBytes, byteorder: Literal["little", "big"]):
@@ -200,7 +226,11 @@ class Cursor:
         return self._window[start - self._first : stop - self._first]
 
     def skip(self, count: int) -> None:
-        """Pass over the next `count` bytes, which are there but are not read."""
+        """Pass over the next `count` bytes, which are there but are not read.
+
+        Raises:
+            CheckpointError: the file ends before.
+        """
         if count > self.remaining:
             problem = f"truncated or corrupt at byte {self.position}"
             raise damaged(self.path, f"{problem} ({count} more expected, {self.remaining} left)")
@@ -211,7 +241,11 @@ class Cursor:
         return int.from_bytes(self.take(width), self._byteorder)
 
     def text(self, count: int) -> str:
-        """The next `count` bytes as UTF-8."""
+        """The next `count` bytes as UTF-8.
+
+        Raises:
+            CheckpointError: the file ends before, or they are not UTF-8.
+        """
         start = self.position
         try:
             return str(self.take(count), "utf-8")

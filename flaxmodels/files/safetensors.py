@@ -17,7 +17,15 @@ import numpy as np
 
 from flaxmodels.errors import CheckpointError
 from flaxmodels.files.arrays import addressable, check_dtypes, checked, read_box, write_array
-from flaxmodels.files.reading import MAX_JSON_BYTES, MAX_TENSORS, FileBytes, damaged, open_bytes, parse_json_object
+from flaxmodels.files.reading import (
+    ALIGNMENT,
+    MAX_JSON_BYTES,
+    MAX_TENSORS,
+    FileBytes,
+    damaged,
+    open_bytes,
+    parse_json_object,
+)
 from interop.errors import shown
 from interop.source import Header, Index
 
@@ -47,7 +55,6 @@ _DTYPES: dict[str, np.dtype] = {
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _RANKS = {dtype: rank for rank, dtype in enumerate(_NAMES)}
 _METADATA = "__metadata__"
-_ALIGNMENT = 64  # bytes: JAX on CPU uses arrays aligned to this as they are, and copies others
 
 
 class SafetensorsFile:
@@ -60,7 +67,7 @@ class SafetensorsFile:
     Attributes:
         path: the file.
         headers: shape and dtype of every tensor, in the order of their bytes.
-        metadata: the free text of the file, `{"format": "pt"}` for instance.
+        metadata: the free metadata of the file, `{"format": "pt"}` for instance.
 
     Raises:
         CheckpointError: the file is absent, truncated, breaks a rule of the format, or has more tensors than any model.
@@ -105,7 +112,7 @@ def _read_json_header(path: Path, data: FileBytes) -> tuple[dict[str, Any], int]
 
 def _checked_metadata(path: Path, metadata: object) -> dict[str, str]:
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise damaged(path, f"{_METADATA} is not a map of texts")
+        raise damaged(path, f"{_METADATA} is not a map of strings")
     return metadata
 
 
@@ -140,7 +147,7 @@ def write_safetensors(
         path: the file to create or replace; write elsewhere and rename, if it must never be seen unfinished.
         headers: shape and dtype of every tensor.
         read: gives the array of a name; called once a tensor, in the order of the file.
-        metadata: free text for the header.
+        metadata: strings by name for the header.
 
     Raises:
         CheckpointError: a dtype that the format lacks, or an array that does not match its header.
@@ -163,5 +170,5 @@ def _json_header(headers: Mapping[str, Header], metadata: Mapping[str, str] | No
         start, end = end, end + header.nbytes
         entries[name] = {"dtype": _NAMES[header.dtype], "shape": header.shape, "data_offsets": (start, end)}
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-(8 + len(text)) % _ALIGNMENT)
+    text += b" " * (-(8 + len(text)) % ALIGNMENT)
     return len(text).to_bytes(8, "little") + text

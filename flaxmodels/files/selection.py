@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from flaxmodels.errors import CheckpointError, FlaxModelsError
-
-_FRAMEWORKS = {".h5": "from_tf", ".msgpack": "from_flax", ".orbax": "from_flax", ".gguf": "from_gguf"}
-"""By suffix; torch's if not here."""
+from flaxmodels.files.formats import FORMATS, Format, Layout, format_of
 
 
 @dataclass(frozen=True)
@@ -36,31 +33,33 @@ class Selection:
     def _frameworks(self) -> list[str]:
         return [name for name in ("from_pt", "from_flax", "from_tf") if getattr(self, name)]
 
-    def includes(self, name: str) -> bool:
-        """Whether a file of that name, or an index of such files, may be meant."""
-        framework = "from_flax" if re.match(r"flax_model\b", name) else _FRAMEWORKS.get(_suffix(name), "from_pt")
-        is_safetensors = _suffix(name) == ".safetensors"
+    def _allows(self, framework: str, is_safetensors: bool) -> bool:
         return self._frameworks in ([], [framework]) and self.use_safetensors in (None, is_safetensors)
 
-    def check(self, name: str, layout: str) -> None:
+    def formats(self) -> Iterator[Format]:
+        """The formats that may be meant, in order, of those whose files have names."""
+        return (each for each in FORMATS if each.file_name and self._allows(each.framework, each.is_safetensors))
+
+    def file_names(self) -> Iterator[str]:
+        """The names of the files and indices that may be meant, in order."""
+        return (name for format in self.formats() for name in format.file_names(self.variant))
+
+    def check(self, name: str, layout: Layout) -> None:
         """Refuse a file that was named and is not what is meant.
 
         Args:
-            name: of the file.
-            layout: "torch" or "flax", as the file itself says.
+            name: the name of the file.
+            layout: what the file itself says of it.
 
         Raises:
             CheckpointError: naming the argument.
         """
-        if not self.includes(f"flax_model{_suffix(name)}" if layout == "flax" else name):
+        format = format_of(name)
+        framework = "from_flax" if layout == "flax" else "from_pt" if format is None else format.framework
+        if not self._allows(framework, format is not None and format.is_safetensors):
             asked = [*self._frameworks, *([] if self.use_safetensors is None else ["use_safetensors"])]
             given = ", ".join(f"{argument}={getattr(self, argument)}" for argument in asked)
             raise CheckpointError(
                 f"{name} holds weights in {layout} layout, which {given} excludes: leave the argument out, or "
                 "name another file"
             )
-
-
-def _suffix(name: str) -> str:
-    """The suffix of a file of weights, or of those that an index of this name names."""
-    return Path(re.sub(r"\.index(\..+)?\.json$", "", name)).suffix

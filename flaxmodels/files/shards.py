@@ -1,4 +1,4 @@
-"""Checkpoints in several files: how to divide tensors among them, and their index."""
+"""Checkpoints in several files: how tensors are assigned to them, and their index."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(?:([KMGT])(I?))?B?")
 
 
 def parse_size(size: int | str) -> int:
-    """A positive number of bytes, from a number or a text: "5GB" is 5 * 10**9 bytes, "5GiB" is 5 * 2**30.
+    """A positive number of bytes, from a number or a string: "5GB" is 5 * 10**9 bytes, "5GiB" is 5 * 2**30.
 
     Raises:
         FlaxModelsError: the size is zero, negative, or not a size.
@@ -36,7 +36,7 @@ def parse_size(size: int | str) -> int:
 
 
 def plan_shards(headers: Mapping[str, Header], max_shard_size: int) -> list[list[str]]:
-    """Divides the names, in their order, into shards of at most `max_shard_size` bytes of data.
+    """Assigns the names, in their order, to shards of at most `max_shard_size` bytes of data.
 
     A tensor that is larger than that has a shard of its own. There is always one shard, if an empty one.
     """
@@ -125,7 +125,11 @@ def _same(name: str, first: Source, second: Source) -> bool:
 
 
 def read_weight_map(path: Path) -> dict[str, str]:
-    """File names by tensor name, every one a plain name in the folder of the index."""
+    """File names by tensor name, every one a plain name in the folder of the index.
+
+    Raises:
+        CheckpointError: the index is absent or invalid, or names anything else.
+    """
     weight_map = read_json(path).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
         raise damaged(path, "weight_map is not a map of tensor names to file names")

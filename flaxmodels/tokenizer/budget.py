@@ -29,6 +29,9 @@ MAX_SECONDS = 10
 MAX_VALUES = 1_000_000
 """Of all messages together, each key and each item being one; more are taken for messages that contain themselves."""
 
+OVERHEAD = 10
+"""Steps of a turn of a loop, of a call and of a filter, beside what is in it."""
+
 _NUMBER_CHARS = 20
 _NAMESPACE_VALUES = 10
 _COLLECTIONS = (list, tuple, set, frozenset, range, KeysView, ValuesView, ItemsView)
@@ -58,7 +61,11 @@ class Budget:
         self._processor_deadline = time.thread_time() + MAX_SECONDS
 
     def spend(self, steps: int = 0, chars: int = 0) -> None:
-        """Takes steps and characters off, before they are used."""
+        """Takes steps and characters off, before they are used.
+
+        Raises:
+            TemplateRuntimeError: there are not as many left, or no time.
+        """
         self._steps -= steps
         self._chars -= chars
         if self._steps < 0:

@@ -10,7 +10,7 @@ from flaxmodels.errors import CheckpointError
 from flaxmodels.files.committed import current
 from flaxmodels.files.reading import read_json
 from flaxmodels.tokenizer.json_limits import check
-from flaxmodels.tokenizer.parts import SPECIAL_TOKENS, Parts, build, is_text, shown
+from flaxmodels.tokenizer.parts import SPECIAL_TOKENS, Parts, build, excerpt, is_text
 
 
 def read_folder(folder: Path) -> Parts:
@@ -31,7 +31,7 @@ def read_folder(folder: Path) -> Parts:
     check(file, read_json(file))
     backend = build(file, lambda: Backend.from_file(str(file)))
     config = _settings(folder, "tokenizer_config.json") | _settings(folder, "special_tokens_map.json")
-    # A token is a text, or a dict that says how the text is matched.
+    # A token is a string, or a dict that says how the text is matched.
     stated = {name: config.get(name) for name in SPECIAL_TOKENS}
     texts = {name: token["content"] if isinstance(token, dict) else token for name, token in stated.items()}
     tokens = {name: text for name, text in texts.items() if text}
@@ -52,8 +52,8 @@ def _is_template(value: Any) -> bool:
 
 _Check = tuple[Callable[[Any], bool], str]
 _CHECKS: Mapping[str, _Check] = {
-    **dict.fromkeys(SPECIAL_TOKENS, (_is_token, 'a text, or an object with a text as "content"')),
-    "chat_template": (_is_template, 'a text, or a list of objects with a text as "name" and as "template"'),
+    **dict.fromkeys(SPECIAL_TOKENS, (_is_token, 'a string, or an object with a string as "content"')),
+    "chat_template": (_is_template, 'a string, or a list of objects with a string as "name" and as "template"'),
 }
 """What is used of the files beside `tokenizer.json`, and what it may be."""
 
@@ -62,7 +62,7 @@ def _settings(folder: Path, name: str) -> dict[str, Any]:
     file = current(folder, name)
     settings = {} if file is None else read_json(file)
     problems = [
-        f"{key}: expected {expected}, got {shown(settings[key])}"
+        f"{key}: expected {expected}, got {excerpt(settings[key])}"
         for key, (is_right, expected) in _CHECKS.items()
         if key in settings and not is_right(settings[key])
     ]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flaxmodels.errors import CheckpointError
-from flaxmodels.tokenizer.parts import Parts, build, is_text, shown
+from flaxmodels.tokenizer.parts import Parts, build, excerpt, is_text
 
 if TYPE_CHECKING:
     import tokenizers
@@ -89,7 +89,7 @@ def _maker(path: Path, keys: Mapping[str, Any]) -> _Maker:
     if model == "llama" or (model == "gpt2" and isinstance(pre, str) and pre in _WORDS):
         return makers[model]
     raise CheckpointError(
-        f"{path}: a tokenizer of model {shown(model)}, pre {shown(pre)} is not supported. Supported: 'llama', and "
+        f"{path}: a tokenizer of model {excerpt(model)}, pre {excerpt(pre)} is not supported. Supported: 'llama', and "
         f"'gpt2' with pre {', '.join(sorted(_WORDS))}. Use a folder with the model's tokenizer.json."
     )
 
@@ -100,7 +100,7 @@ def _list_of(*types: type) -> Callable[[Any], bool]:
 
 _Check = tuple[Callable[[Any], bool], str]
 _CHECKS: Mapping[str, _Check] = {
-    **dict.fromkeys(("tokens", "merges"), (_list_of(str), "a list of texts")),
+    **dict.fromkeys(("tokens", "merges"), (_list_of(str), "a list of strings")),
     "token_type": (_list_of(int), "a list of integers"),
     "scores": (_list_of(float, int), "a list of numbers"),
     **dict.fromkeys(_IDS.values(), (lambda value: type(value) is int, "a token id")),
@@ -120,9 +120,9 @@ def _type_problems(keys: Mapping[str, Any], template: Any) -> Iterator[str]:
         yield f"it lacks {', '.join(missing)}"
     for key, (is_right, expected) in _CHECKS.items():
         if key in keys and not is_right(keys[key]):
-            yield f"{_PREFIX}{key}: expected {expected}, got {shown(keys[key])}"
+            yield f"{_PREFIX}{key}: expected {expected}, got {excerpt(keys[key])}"
     if template is not None and not is_text(template):
-        yield f"tokenizer.chat_template: expected a text, got {shown(template)}"
+        yield f"tokenizer.chat_template: expected a string, got {excerpt(template)}"
 
 
 def _value_problems(keys: Mapping[str, Any]) -> Iterator[str]:
@@ -148,7 +148,7 @@ def _value_problems(keys: Mapping[str, Any]) -> Iterator[str]:
         for reason, is_wrong in reasons.items():
             found = next((pair for pair in enumerate(keys.get(key, ())) if is_wrong(pair[1])), None)
             if found is not None:
-                yield f"{_PREFIX}{key}[{found[0]}]: {reason}, got {shown(found[1])}"
+                yield f"{_PREFIX}{key}[{found[0]}]: {reason}, got {excerpt(found[1])}"
 
 
 def _adds(keys: Mapping[str, Any], end: str) -> bool:

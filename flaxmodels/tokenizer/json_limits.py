@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flaxmodels.errors import CheckpointError
-from flaxmodels.tokenizer.parts import shown
+from flaxmodels.tokenizer.parts import excerpt
 
 MAX_GROWTH = 10_000
 """How many times as long as a text its steps may make it together. Those of ALBERT, the longest of the well-known
@@ -26,7 +26,11 @@ _GROWTH = {"NFC": 3, "NFD": 3, "NFKC": 11, "NFKD": 11, "BertNormalizer": 6, "Low
 
 
 def check(path: Path, document: Mapping[str, Any]) -> None:
-    """Raises `CheckpointError` if loading or using this `tokenizer.json` would take more than the limits allow."""
+    """Refuse a `tokenizer.json` whose loading or use would take more than the limits allow.
+
+    Raises:
+        CheckpointError: names every limit.
+    """
     problems = [
         *(problem for use, steps in _STEPS.items() if (problem := _growth_problem(document, use, steps))),
         *_expression_problems(document),
@@ -93,7 +97,7 @@ def _expression_problems(document: Mapping[str, Any]) -> Iterator[str]:
         for step in _objects(document.get(name)):
             expression = step.get("Regex")
             if isinstance(expression, str) and _may_backtrack(expression):
-                yield f"{name}: the regular expression {shown(expression)} may take exponential time"
+                yield f"{name}: the regular expression {excerpt(expression)} may take exponential time"
 
 
 def _may_backtrack(expression: str) -> bool:

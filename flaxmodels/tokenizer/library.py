@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 
 def require(library: str) -> None:
-    """Raises `FlaxModelsError`, with the remedy, if a library cannot be imported."""
+    """Import a library.
+
+    Raises:
+        FlaxModelsError: it cannot be imported; with the remedy.
+    """
     try:
         importlib.import_module(library)
     except ImportError as error:
@@ -29,7 +33,11 @@ def require(library: str) -> None:
 
 @contextmanager
 def named_errors(what: str, kind: type[FlaxModelsError] = FlaxModelsError, remedy: str = "") -> Iterator[None]:
-    """Raises `kind`, with what failed, the reason and the remedy, for whatever the library raises."""
+    """Raise whatever the library raises as an error of ours.
+
+    Raises:
+        FlaxModelsError: or `kind`, with what failed, the reason and the remedy.
+    """
     try:
         yield
     except FlaxModelsError:
@@ -42,6 +50,10 @@ def named_errors(what: str, kind: type[FlaxModelsError] = FlaxModelsError, remed
 
 
 def decode(backend: tokenizers.Tokenizer, ids: Sequence[int], skip_special_tokens: bool) -> str:
-    """The text of token ids. Raises `FlaxModelsError` if the library fails."""
+    """The text of token ids.
+
+    Raises:
+        FlaxModelsError: the library fails.
+    """
     with named_errors("the tokenizer cannot decode these ids"):
         return backend.decode(ids, skip_special_tokens=skip_special_tokens)

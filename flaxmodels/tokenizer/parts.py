@@ -19,7 +19,11 @@ Parts = tuple["tokenizers.Tokenizer", dict[str, str], str | None]
 
 
 def build(path: Path, make: Callable[[], tokenizers.Tokenizer]) -> tokenizers.Tokenizer:
-    """A backend that encodes and decodes. Raises `CheckpointError` for whatever the library finds wrong."""
+    """A backend that encodes and decodes.
+
+    Raises:
+        CheckpointError: for whatever the library finds wrong.
+    """
     with named_errors(f"{path} makes no tokenizer", CheckpointError, "Fetch or convert it again."):
         backend = make()
         backend.no_padding()  # which may be to any length
@@ -36,7 +40,7 @@ def is_text(value: Any) -> bool:
         return False
 
 
-def shown(value: Any) -> str:
+def excerpt(value: Any) -> str:
     """A value in an error message: the beginning of it, if it is long."""
     text = ascii(value)
     return text if len(text) <= 60 else f"{text[:60]}..."

@@ -14,17 +14,14 @@ from datetime import datetime
 from typing import Any
 
 from jinja2 import TemplateError, nodes, pass_context
-from jinja2.compiler import CodeGenerator
 from jinja2.ext import Extension
 from jinja2.runtime import BlockReference, LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEnvironment
-from jinja2.visitor import NodeTransformer
 
 from flaxmodels.tokenizer import costs
-from flaxmodels.tokenizer.budget import BUDGET
+from flaxmodels.tokenizer.budget import BUDGET, OVERHEAD
+from flaxmodels.tokenizer.metering import CodeGenerator, Metering
 
-_OVERHEAD = 10
-"""Steps of a turn of a loop, of a call and of a filter, beside what is in it."""
 _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     **{name: getattr(operator, name) for name in ("eq", "ne", "lt", "le", "gt", "ge")},
     "in": lambda left, right: left in right,
@@ -56,7 +53,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         super().__init__(
             trim_blocks=True, lstrip_blocks=True, extensions=extensions, finalize=_finalize, optimized=False
         )
-        self.code_generator_class = _CodeGenerator
+        self.code_generator_class = CodeGenerator
         self.filters["tojson"] = _tojson
         self.filters = {name: _paid_filter(name, filter) for name, filter in self.filters.items()}
         self.tests |= {name: _paid_test(name, self.tests[name]) for name in costs.TESTS}
@@ -65,11 +62,11 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.globals["strftime_now"] = _strftime_now
 
     def _generate(self, source: nodes.Template, *args: Any, **kwargs: Any) -> str:
-        return super()._generate(_Costs().visit(source), *args, **kwargs)
+        return super()._generate(Metering().visit(source), *args, **kwargs)
 
     def call(self, context: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Calls what a template calls."""
-        BUDGET.get().spend(steps=_OVERHEAD)
+        BUDGET.get().spend(steps=OVERHEAD)
         if not isinstance(function, (Macro, BlockReference, LoopContext)):
             own = [value for name, value in kwargs.items() if name not in ("_loop_vars", "_block_vars", "caller")]
             costs.of_call(function, [*args, *own])
@@ -89,7 +86,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     @staticmethod
     def turn(steps: int, chars: int) -> bool:
         """Spends what a body of a loop, a macro or a block costs."""
-        BUDGET.get().spend(steps + _OVERHEAD, chars)
+        BUDGET.get().spend(steps + OVERHEAD, chars)
         return True
 
     @staticmethod
@@ -112,85 +109,6 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return _COMPARISONS[name](left, right)
 
 
-class _CodeGenerator(CodeGenerator):
-    """Calls the functions of the environment itself, which are safe."""
-
-    def visit_Call(self, node: nodes.Call, frame: Any, **kwargs: Any) -> None:  # noqa: N802
-        if not isinstance(node.node, nodes.EnvironmentAttribute):
-            super().visit_Call(node, frame, **kwargs)
-            return
-        self.visit(node.node, frame)
-        self.write("(")
-        for argument in node.args:
-            self.visit(argument, frame)
-            self.write(", ")
-        self.write(")")
-
-
-class _Costs(NodeTransformer):
-    """Puts calls of the environment's functions into a template, where Jinja calls none that can be overridden."""
-
-    def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802
-        turn = _turn(node)
-        self._body(node)
-        if node.test is not None:  # it is run on its own, before the loop
-            node.test = nodes.And(turn, node.test)
-        return node
-
-    def _body(self, node: Any) -> nodes.Node:
-        turn = _turn(node)
-        self.generic_visit(node)
-        node.body.insert(0, nodes.ExprStmt(turn, lineno=node.lineno))
-        return node
-
-    visit_Macro = visit_CallBlock = visit_Block = _body  # noqa: N815
-
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
-        self.generic_visit(node)
-        node.nodes = [_call("text", part) for part in node.nodes]
-        return node
-
-    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802
-        self.generic_visit(node)
-        if isinstance(node.arg, nodes.Slice):
-            node.node = _call("sliced", node.node)
-        return node
-
-    def visit_Pair(self, node: nodes.Pair) -> nodes.Node:  # noqa: N802
-        self.generic_visit(node)
-        node.key = _call("text", node.key)
-        return node
-
-    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802
-        self.generic_visit(node)
-        if len(node.ops) > 1:
-            node.expr = _call("text", node.expr)
-            for operand in node.ops:
-                operand.expr = _call("text", operand.expr)
-            return node
-        name, right = node.ops[0].op, node.ops[0].expr
-        if name not in ("in", "notin") and any(isinstance(side, nodes.Const) for side in (node.expr, right)):
-            return node
-        return _call("compared", nodes.Const(name), node.expr, right)
-
-
-def _call(name: str, *arguments: Any) -> nodes.Call:
-    return nodes.Call(nodes.EnvironmentAttribute(name), list(arguments), [], None, None, lineno=arguments[0].lineno)
-
-
-def _turn(node: Any) -> nodes.Call:
-    """The call that spends what the body of a node costs; bodies in it spend for themselves."""
-    steps = chars = 0
-    rest = list(node.body)
-    while rest:
-        part = rest.pop()
-        steps += 1
-        chars += len(part.data) if isinstance(part, nodes.TemplateData) else 0
-        has_own = isinstance(part, (nodes.For, nodes.Macro, nodes.CallBlock, nodes.Block))
-        rest += part.iter_child_nodes(exclude=("body",) if has_own else None)
-    return _call("turn", nodes.Const(steps, lineno=node.lineno), nodes.Const(chars, lineno=node.lineno))
-
-
 def _checked(result: Any) -> Any:
     """A result, if it is no longer than results may be, and its items counted if they are yet to come."""
     if isinstance(result, Iterator):
@@ -204,7 +122,7 @@ def _checked(result: Any) -> Any:
 
 def _counted(items: Iterable[Any]) -> Iterator[Any]:
     for item in items:
-        BUDGET.get().spend(steps=_OVERHEAD)
+        BUDGET.get().spend(steps=OVERHEAD)
         yield item
 
 
@@ -217,7 +135,7 @@ def _paid_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     @pass_context
     @functools.wraps(function)
     def paid(context: Any, value: Any, /, *args: Any, **kwargs: Any) -> Any:
-        BUDGET.get().spend(steps=_OVERHEAD)
+        BUDGET.get().spend(steps=OVERHEAD)
         if name in _CONSUMERS and isinstance(value, Iterator):
             value = list(value)
         costs.of_filter(name, value, [*args, *kwargs.values()])

@@ -32,7 +32,11 @@ class TextStream:
         self._held: list[int] = []
 
     def __call__(self, ids: Iterable[int] | np.ndarray) -> str:
-        """The text that the next ids `[some]` add. Raises `FlaxModelsError` if they cannot be decoded."""
+        """The text that the next ids `[some]` add.
+
+        Raises:
+            FlaxModelsError: they cannot be decoded.
+        """
         with named_errors("the tokenizer cannot decode these ids"):
             piece = "".join([self._step(int(token)) for token in ids])
         self.text += piece

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from flaxmodels.errors import FlaxModelsError
+from flaxmodels.files.formats import is_self_contained
 from flaxmodels.tokenizer import library
 from flaxmodels.tokenizer.encoder import Encoder
 from flaxmodels.tokenizer.folder import read_folder
@@ -63,7 +64,7 @@ class Tokenizer:
         """
         library.require("tokenizers")
         path = Path(path)
-        return cls(*(read_gguf(path) if path.suffix == ".gguf" else read_folder(path)))
+        return cls(*(read_gguf(path) if is_self_contained(path.name) else read_folder(path)))
 
     def __call__(
         self,
@@ -105,7 +106,8 @@ class Tokenizer:
     def decode(self, ids: Sequence[int] | np.ndarray, skip_special_tokens: bool = True) -> str:
         """The text of the token ids `[q_len]`, without the special ones unless told otherwise.
 
-        Raises `FlaxModelsError` if an id is negative or too large for a tokenizer, or the library fails.
+        Raises:
+            FlaxModelsError: an id is negative or too large for a tokenizer, or the library fails.
         """
         return library.decode(self.backend, [int(token) for token in ids], skip_special_tokens)
 

@@ -1,4 +1,4 @@
-"""Checkpoints that are recognised and not read: quantised weights, adapters, layouts of other tools.
+"""Checkpoints that are recognised and not read: quantised weights, adapters, layouts of other tools, parts of runs.
 
 Each is refused by its own name, because what it looks like otherwise, a checkpoint that lacks a few tensors, loads with
 wrong numbers.
@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flaxmodels.errors import CheckpointError
-from flaxmodels.files.mxfp4 import plain_config
-from interop.errors import listed, shown
+from interop.errors import LONGEST_PATH, listed, shown
 
 _UNQUANTISED = "Load the unquantised checkpoint that it was made from"
 _DEQUANTISE = {
@@ -44,6 +43,41 @@ _SCALE = re.compile(r"^(?P<owner>.+)\.(?:\w+_)?(?:scales?|zeros?|zero_points?)(?
 _ADAPTER = re.compile(r"\.(?:lora_(?:A|B|embedding_A|embedding_B|magnitude_vector)|ia3_l|hada_w\d_[ab])\b")
 _CONSOLIDATED = re.compile(r"(?:^|\.)(?:tok_embeddings\.weight|layers\.\d+\.attention\.w[qkvo]\.weight)$")
 
+_TRAINING_RUNS = (
+    (
+        r"/pytorch_model_fsdp\.bin",
+        "weights that accelerate gathered from FSDP",
+        "Name the file itself: {found}",
+    ),
+    (
+        r"/?pytorch_model_fsdp_\d+",
+        "an FSDP checkpoint of accelerate in parts",
+        "Run: accelerate merge-weights {found} OUTPUT_FOLDER",
+    ),
+    (
+        r"/?pytorch_model_fsdp\w*_rank\d+\.bin",
+        "one process's part of an FSDP checkpoint of accelerate",
+        "Save it with state_dict_type FULL_STATE_DICT",
+    ),
+    (
+        r"/\.metadata|/?.+\.distcp",
+        "a distributed checkpoint of torch",
+        "Run: python -m torch.distributed.checkpoint.format_utils dcp_to_torch {folder} pytorch_model.bin",
+    ),
+    (
+        r"/zero_to_fp32\.py|/?(\w+_)?mp_rank_\d+_(model|optim)_states\.pt",
+        "a checkpoint of DeepSpeed",
+        "Run the script that DeepSpeed left beside it: python zero_to_fp32.py CHECKPOINT_FOLDER OUTPUT_FOLDER",
+    ),
+    (
+        r"/latest_checkpointed_iteration\.txt|/?model_optim_rng\.pt",
+        "a checkpoint of Megatron-LM",
+        "Convert it to the names of transformers with tools/checkpoint/convert.py of Megatron-LM, or Megatron Bridge",
+    ),
+)
+"""Of parts of training runs, which the tool that wrote them has to put together first: what files are called, with a
+slash before it in a folder that is asked about; what that is; and what to do."""
+
 ADAPTER_CONFIG = "adapter_config.json"
 CONSOLIDATED = ("consolidated.safetensors", "consolidated.00.pth", "consolidated.safetensors.index.json")
 
@@ -58,7 +92,7 @@ def check_quantization(config: Mapping[str, Any], where: str) -> None:
     Raises:
         CheckpointError: naming the method and what to do.
     """
-    stated = plain_config(config).get("quantization_config")
+    stated = without_dequantised(config).get("quantization_config")
     if not stated:
         return
     if not isinstance(stated, Mapping):
@@ -68,6 +102,13 @@ def check_quantization(config: Mapping[str, Any], where: str) -> None:
         f"{where}: its weights are quantised by {name} (quantization_config of config.json), which is not computed. "
         + _remedy(method)
     )
+
+
+def without_dequantised(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A `config.json` that does not say that weights are in MXFP4, as they are not once they are read."""
+    stated = config.get("quantization_config")
+    is_mxfp4 = isinstance(stated, dict) and stated.get("quant_method") == "mxfp4"
+    return {name: value for name, value in config.items() if name != "quantization_config" or not is_mxfp4}
 
 
 def check_names(unexpected: Iterable[str], used: Iterable[str], path: Path) -> None:
@@ -120,6 +161,18 @@ def check_adapter(config: Mapping[str, Any], where: str, *, beside: bool) -> Non
             "base alone, name the file of its weights"
         )
     raise CheckpointError(f"{where} is {adapter}, not a model, and adapters are not read: {merge}")
+
+
+def part_of_a_run(path: Path) -> str | None:
+    """What a file or folder is, and what has to be done with it, if its names are those of a training run's parts."""
+    inside = list(path.iterdir()) if path.is_dir() else []
+    names = {path.name: path} | {f"/{found.name}": found for found in inside}
+    for pattern, kind, remedy in _TRAINING_RUNS:
+        for name, found in names.items():
+            if re.fullmatch(pattern, name):
+                places = {"found": shown(found, LONGEST_PATH), "folder": shown(found.parent, LONGEST_PATH)}
+                return f"{shown(path.name)}: {kind}. {remedy.format(**places)}."
+    return None
 
 
 def _method(stated: Mapping[str, Any]) -> tuple[str, str]:
