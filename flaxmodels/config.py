@@ -7,14 +7,14 @@ import functools
 import inspect
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, dataclass_transform
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from annotated_types import Predicate, doc
 
 from flaxmodels.arguments import check_arguments
-from flaxmodels.changes import count_change
 from flaxmodels.errors import ConfigError
 from flaxmodels.fields import (
     ABSENT,
@@ -23,16 +23,17 @@ from flaxmodels.fields import (
     SpecialId,
     SpecialIds,
     TokenId,
+    brief,
     fields_of,
     kind_of,
-    shown,
     too_deep,
     unknown_names,
 )
 from flaxmodels.files.commit import replace_text
+from flaxmodels.files.location import CONFIG_NAME, resolve, split_hub_kwargs
 from flaxmodels.files.reading import read_json
-from flaxmodels.files.resolve import CONFIG_NAME, resolve, split_hub_kwargs
 from flaxmodels.files.saved_files import SAVED_FILES, saved_files
+from flaxmodels.read_only import read_only
 
 METADATA = frozenset(
     {
@@ -57,6 +58,16 @@ GENERATION_SETTINGS = frozenset(
 """Settings of generation, which configurations of transformers v4 hold too."""
 
 _LABEL_COUNT = kind_of(LabelCount)
+_PRIVATE = frozenset({"_keys", "_aside", "_version", "_validated"})
+"""Attributes that are no values."""
+
+
+class ModelTypeError(ConfigError):
+    """A configuration of another `model_type`, which is `found`."""
+
+    def __init__(self, expected: str, found: Any):
+        super().__init__(f"expected a configuration of model_type {expected!r}, got {brief(found)}")
+        self.found = found
 
 
 def _alias(own: str) -> property:
@@ -64,13 +75,16 @@ def _alias(own: str) -> property:
     return property(lambda config: getattr(config, own), lambda config, value: setattr(config, own, value))
 
 
-@dataclass_transform(kw_only_default=True)
 class PreTrainedConfig:
     """What a model computes.
 
     A subclass lists its fields, with the kinds of values that they may hold (`flaxmodels.fields`) and their defaults,
     as annotated class attributes. Whatever sets a field is checked by its annotation; what relates several fields is
-    checked by `problems` when a configuration or a model is made.
+    checked by `validation_errors` when a configuration or a model is made.
+
+    A model hears of every change: attributes can be set, and its next call computes what they say; not so a program
+    that was compiled around it, by `jax.jit` and the like. Dicts and lists are held as ones that cannot be changed in
+    place, as that would go unheard.
 
     Keys of a `config.json` that no field describes are kept, can be read as attributes unless the class has something
     else of that name, and are written back; in code, a keyword that is no field is refused. `attribute_map` gives the
@@ -112,6 +126,10 @@ class PreTrainedConfig:
     """Of the file that a configuration was made of."""
     _aside: ClassVar[dict[str, Any]] = {}
     """Keys of that file that cannot be attributes, and their values."""
+    _version: ClassVar[int] = 0
+    """How often a value was set."""
+    _validated: ClassVar[Any] = None
+    """The `state_version` that was found valid."""
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -122,44 +140,65 @@ class PreTrainedConfig:
         cls = type(self)
         _refuse_unknown(cls, values, METADATA | GENERATION_SETTINGS)
         if (stated := values.pop("model_type", cls.model_type)) != cls.model_type and cls.model_type:
-            raise ConfigError(f"expected a configuration of model_type {cls.model_type!r}, got {shown(stated)}")
+            raise ModelTypeError(cls.model_type, stated)
         count = values.pop("num_labels", None)
         fields, state = fields_of(cls), vars(self)
-        state |= {name: copy.copy(field.default) for name, field in fields.items() if field.default is not ABSENT}
+        defaults = {name: field.default for name, field in fields.items() if field.default is not ABSENT}
+        state |= {name: read_only(default, name) for name, default in defaults.items()}
         for name, value in (dict.fromkeys(self.sub_configs) | cls._own_names(values)).items():
             if name in fields or not hasattr(cls, name):
                 state[name] = self._converted(name, value)
             else:
                 setattr(self, name, value)
-        wrong = [*([] if count is None else _LABEL_COUNT.problems("num_labels", count)), *self._problems()]
+        wrong = [*([] if count is None else _LABEL_COUNT.problems("num_labels", count)), *self._errors()]
         _refuse(cls, wrong)
+        state["_validated"] = self.state_version
         if count not in (None, self.num_labels):
             self.num_labels = count
 
+    @property
+    def state_version(self) -> Any:
+        """A value that is another one after every change of this configuration or of one in it."""
+        if not self.sub_configs:
+            return self._version
+        return (self._version, *(getattr(vars(self)[name], "state_version", None) for name in self.sub_configs))
+
     def __setattr__(self, name: str, value: Any) -> None:
-        count_change()
         if field := fields_of(type(self)).get(name):
             value = self._converted(name, value)
-            _refuse(type(self), self._field_problems(name, field, value))
-        super().__setattr__(name, value)
+            _refuse(type(self), self._field_errors(name, field, value))
+        super().__setattr__(name, read_only(value, name))
+        self._count_change()
+
+    def __delattr__(self, name: str) -> None:
+        super().__delattr__(name)
+        self._count_change()
+
+    def _count_change(self) -> None:
+        vars(self)["_version"] = self._version + 1
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update({name: read_only(value, name) for name, value in state.items()})
+
+    def update(self, config_dict: Mapping[str, Any]) -> None:
+        """Set several attributes, each as by itself."""
+        for name, value in config_dict.items():
+            setattr(self, name, value)
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"{type(self).__name__} has no value {name!r}")
 
     def _converted(self, name: str, value: Any) -> Any:
         """The value of a field as it is held; what cannot be converted is left as it is, and refused later."""
-        if isinstance(value, np.generic | np.ndarray):
-            value = value.tolist()
         if name == "id2label" and isinstance(value, dict):
             value = _numbered(value)
         if kind := self.sub_configs.get(name):
-            try:
+            with suppress(ConfigError):
                 return kind() if value is None else kind.from_any(value)
-            except ConfigError:
-                return value
-        return value
+            return value
+        return read_only(value, name)
 
-    def _field_problems(self, name: str, field: Field, value: Any) -> list[str]:
+    def _field_errors(self, name: str, field: Field, value: Any) -> list[str]:
         if name not in self.sub_configs:
             return field.kind.problems(name, value)
         try:
@@ -171,20 +210,22 @@ class PreTrainedConfig:
     def validate(self) -> None:
         """Raise `ConfigError` naming every value that is not what its field holds, contradicts another, or would change
         the numbers and is not implemented."""
-        _refuse(type(self), self._problems())
+        if self._validated != (version := self.state_version):
+            _refuse(type(self), self._errors())
+            vars(self)["_validated"] = version
 
-    def _problems(self) -> list[str]:
+    def _errors(self) -> list[str]:
         fields, values = fields_of(type(self)), vars(self)
         wrong = {
             name: lines
             for name, field in fields.items()
-            if name in values and (lines := self._field_problems(name, field, values[name]))
+            if name in values and (lines := self._field_errors(name, field, values[name]))
         }
         # What relates fields can be computed of wrong choices, but not of wrong numbers.
         harmless = all(fields[name].kind.is_choice and isinstance(values[name], str) for name in wrong)
-        return [line for lines in wrong.values() for line in lines] + (self.problems() if harmless else [])
+        return [line for lines in wrong.values() for line in lines] + (self.validation_errors() if harmless else [])
 
-    def problems(self) -> list[str]:
+    def validation_errors(self) -> list[str]:
         """One line for each contradiction between values, each of which is of its kind, and for each value that is not
         implemented; subclasses add theirs."""
         found = [
@@ -214,7 +255,7 @@ class PreTrainedConfig:
 
     @property
     def target_vocab_size(self) -> int:
-        """Number of words that a decoder reads and predicts; those of an encoder may be others."""
+        """Number of tokens that a decoder reads and predicts; an encoder may have another vocabulary."""
         return self.vocab_size
 
     @property
@@ -229,7 +270,7 @@ class PreTrainedConfig:
 
     @property
     def attention_windows(self) -> tuple[int | None, ...]:
-        """How many tokens each layer looks back over, itself included; `None` for all."""
+        """How many tokens each layer attends to, the own one included; `None` for all."""
         return (None,) * self.num_hidden_layers
 
     @classmethod
@@ -254,34 +295,43 @@ class PreTrainedConfig:
         further = {name: value for name, value in given.items() if name not in known}
         config = cls(**{name: value for name, value in given.items() if name in known})
         aside = {name: value for name, value in further.items() if hasattr(cls, name) or name.startswith("__")}
-        vars(config).update({name: value for name, value in further.items() if name not in aside})
+        vars(config).update({name: read_only(value, name) for name, value in further.items() if name not in aside})
         vars(config).update(_keys=tuple(values), _aside=aside)
+        config._count_change()
         return config
 
     @classmethod
     def own_part(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """`values`, or, if they are of a larger model, those that describe this one."""
+        """`values`, or, if they are of a larger model, those that describe this one.
+
+        Raises:
+            ConfigError: they are not a mapping with strings as keys.
+        """
         if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
-            raise ConfigError(f"expected the values of a {cls.__name__} by name, got {shown(values)}")
+            raise ConfigError(f"expected the values of a {cls.__name__} by name, got {brief(values)}")
         nested = values.get(cls.base_config_key) if cls.base_config_key else None
         return nested if isinstance(nested, Mapping) else values
 
     @classmethod
     def _own_names(cls, values: Mapping[str, Any], but: Iterable[str] = ()) -> dict[str, Any]:
         """`values` under the names of the fields; `ConfigError` if two names of one field differ, `but` for those."""
-        found, settled = {}, {cls.attribute_map.get(name, name) for name in but}
+        found, overridden = {}, {cls.attribute_map.get(name, name) for name in but}
         for name, value in values.items():
             own = cls.attribute_map.get(name, name)
-            if own in found and found[own] != value and own not in settled:
+            if own in found and found[own] != value and own not in overridden:
                 names = [other for other in values if cls.attribute_map.get(other, other) == own]
-                line = " and ".join(f"{other}={shown(values[other])}" for other in names)
+                line = " and ".join(f"{other}={brief(values[other])}" for other in names)
                 _refuse(cls, [f"{line} are names of one field: give it one value"])
             found[own] = value
         return found
 
     @classmethod
     def from_any(cls, config: Any) -> Self:
-        """`config` itself, validated anew, or ours made of a mapping or of a transformers configuration object."""
+        """`config` itself, validated anew, or ours made of a mapping or of a transformers configuration object.
+
+        Raises:
+            ConfigError: it is none of these, or as `from_dict`.
+        """
         if isinstance(config, cls):
             config.validate()
             return config
@@ -292,12 +342,22 @@ class PreTrainedConfig:
 
     @classmethod
     def from_json_file(cls, path: str | Path, **overrides: Any) -> Self:
-        """A configuration from a `config.json` file."""
+        """A configuration from a `config.json` file.
+
+        Raises:
+            CheckpointError: the file is absent, or not JSON.
+            ConfigError: as `from_dict`.
+        """
         return cls.from_dict(read_json(path), **overrides)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **kwargs: Any) -> Self:
-        """The configuration of a Hub id, a folder or a file. Keywords of the Hub, then overrides of fields."""
+        """The configuration of a Hub id, a folder or a file. Keywords of the Hub, then overrides of fields.
+
+        Raises:
+            CheckpointError: there is no configuration, or it cannot be read.
+            ConfigError: as `from_dict`.
+        """
         hub, overrides = split_hub_kwargs(check_arguments(kwargs))
         return cls.from_dict(resolve(name_or_path, **hub).config(), **overrides)
 
@@ -306,7 +366,7 @@ class PreTrainedConfig:
 
         A configuration that did not come from a file gives all its fields.
         """
-        values = {name: value for name, value in vars(self).items() if name not in ("_keys", "_aside")} | self._aside
+        values = {name: value for name, value in vars(self).items() if name not in _PRIVATE} | self._aside
         if self._keys is not None:
             fields = fields_of(type(self))
             named = {key: type(self).attribute_map.get(key, key) for key in self._keys}
@@ -364,8 +424,8 @@ def _names(cls: type[PreTrainedConfig]) -> frozenset[str]:
     return frozenset(fields_of(cls)) | frozenset(properties)
 
 
-def _refuse(cls: type[PreTrainedConfig], problems: Iterable[str]) -> None:
-    if lines := ["\n  - " + problem.replace("\n", "\n    ") for problem in problems]:
+def _refuse(cls: type[PreTrainedConfig], errors: Iterable[str]) -> None:
+    if lines := ["\n  - " + error.replace("\n", "\n    ") for error in errors]:
         raise ConfigError(f"{cls.__name__} cannot be computed:" + "".join(lines))
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 from flaxmodels.architectures import ARCHITECTURES, TASKS
 from flaxmodels.arguments import check_arguments
+from flaxmodels.checkpoint.load import LoadingInfo
 from flaxmodels.checkpoint.mapping import check_mapping
+from flaxmodels.checkpoint.pretrained import locate
 from flaxmodels.config import PreTrainedConfig
 from flaxmodels.errors import ConfigError
-from flaxmodels.fields import shown
-from flaxmodels.files.resolve import resolve, split_hub_kwargs
+from flaxmodels.fields import brief
+from flaxmodels.files.location import resolve, split_hub_kwargs
 from flaxmodels.model import PreTrainedModel
+from flaxmodels.parameters import Params
 
 _CUSTOM: dict[tuple[str, str], type] = {}
 
@@ -32,7 +35,7 @@ def _class_for(auto: str, model_type: Any) -> Any:
     if model_type is None:
         raise ConfigError(f"the configuration lacks model_type: add it, as one of {', '.join(known)}")
     if not isinstance(model_type, str) or model_type not in known:
-        raise ConfigError(f"model_type {shown(model_type)} is not known: expected one of {', '.join(known)}")
+        raise ConfigError(f"model_type {brief(model_type)} is not known: expected one of {', '.join(known)}")
     if found := _CUSTOM.get((auto, model_type)):
         return found
     if model_type not in ARCHITECTURES:
@@ -50,19 +53,32 @@ class AutoConfig:
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **kwargs: Any) -> PreTrainedConfig:
-        """The configuration of a folder, a file or a Hub id."""
+        """The configuration of a folder, a file or a Hub id.
+
+        Raises:
+            CheckpointError: there is no configuration, or it cannot be read.
+            ConfigError: its `model_type` is not known, or it cannot be computed.
+        """
         hub, overrides = split_hub_kwargs(check_arguments(kwargs))
         values = resolve(name_or_path, **hub).config()
         return _class_for("AutoConfig", values.get("model_type")).from_dict(values, **overrides)
 
     @classmethod
     def for_model(cls, model_type: str, **values: Any) -> PreTrainedConfig:
-        """A configuration of that type with the given values."""
+        """A configuration of that type with the given values.
+
+        Raises:
+            ConfigError: the type is not known, or the values cannot be computed.
+        """
         return _class_for("AutoConfig", model_type)(**values)
 
     @classmethod
     def register(cls, model_type: str, config_class: type[PreTrainedConfig]) -> None:
-        """Make `config_class` known under `model_type`."""
+        """Make `config_class` known under `model_type`.
+
+        Raises:
+            ConfigError: that type is known already.
+        """
         _register("AutoConfig", model_type, config_class)
 
 
@@ -72,17 +88,76 @@ class AutoModel:
     def __init__(self, *args: Any, **kwargs: Any):
         raise TypeError(f"{type(self).__name__} is made by from_pretrained() or from_config()")
 
+    # The last one takes any keywords, for dicts of them that are unpacked; the others are for keywords as written.
+    @overload
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, *args: Any, config: Any = None, **kwargs: Any) -> Any:
-        """Load the model of a folder, a file or a Hub id: `PreTrainedModel.from_pretrained` of its class."""
-        if config is None:
-            hub, _ = split_hub_kwargs(kwargs)
-            config = resolve(name_or_path, **hub).named(kwargs.get("gguf_file")).config()
-        return cls._class(config).from_pretrained(name_or_path, *args, config=config, **kwargs)
+    def from_pretrained(  # pyright: ignore[reportOverlappingOverload]
+        cls,
+        name_or_path: str | Path | None,
+        *args: Any,
+        output_loading_info: Literal[True],
+        _do_init: Literal[False],
+        **kwargs: Any,
+    ) -> tuple[PreTrainedModel, Params, LoadingInfo]: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(  # pyright: ignore[reportOverlappingOverload]
+        cls,
+        name_or_path: str | Path | None,
+        *args: Any,
+        output_loading_info: Literal[True],
+        _do_init: Literal[True] = True,
+        **kwargs: Any,
+    ) -> tuple[PreTrainedModel, LoadingInfo]: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(  # pyright: ignore[reportOverlappingOverload]
+        cls,
+        name_or_path: str | Path | None,
+        *args: Any,
+        _do_init: Literal[False],
+        output_loading_info: Literal[False] = False,
+        **kwargs: Any,
+    ) -> tuple[PreTrainedModel, Params]: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path | None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> PreTrainedModel: ...
 
     @classmethod
-    def from_config(cls, config: Any, **kwargs: Any) -> Any:
-        """A freshly initialised model."""
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path | None,
+        *args: Any,
+        config: Any = None,
+        gguf_file: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Load the model of a folder, a file or a Hub id: `PreTrainedModel.from_pretrained` of its class.
+
+        Raises:
+            ConfigError: a configuration of a `model_type` that is not known, or has no class for the task.
+            CheckpointError, CheckpointMismatch, FlaxModelsError: as `PreTrainedModel.from_pretrained`.
+        """
+        hub, _ = split_hub_kwargs(kwargs)
+        location = locate(name_or_path, hub, gguf_file, config is not None and kwargs.get("state_dict") is not None)
+        config = location.config() if config is None else config
+        return cls._class(config).from_pretrained(location, *args, config=config, **kwargs)
+
+    @classmethod
+    def from_config(cls, config: Any, **kwargs: Any) -> PreTrainedModel:
+        """A freshly initialised model.
+
+        Raises:
+            ConfigError: as `from_pretrained`.
+        """
         return cls._class(config)(config, **check_arguments(kwargs))
 
     @classmethod
@@ -91,6 +166,7 @@ class AutoModel:
 
         Raises:
             ValueError: the mapping between its parameters and torch's names is not a bijection.
+            ConfigError: there is a class for that `model_type` already.
         """
         check_mapping(model_class.abstract(config_class()))
         _register(cls.__name__, config_class.model_type, model_class)
@@ -98,7 +174,7 @@ class AutoModel:
     @classmethod
     def _class(cls, config: Any) -> Any:
         if not isinstance(config, Mapping) and not hasattr(config, "model_type"):
-            raise ConfigError(f"expected a configuration, got {shown(config)}")
+            raise ConfigError(f"expected a configuration, got {brief(config)}")
         model_type = config.get("model_type") if isinstance(config, Mapping) else config.model_type
         return _class_for(cls.__name__, model_type)
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from flaxmodels.checkpoint import load, save
-from flaxmodels.files.reading import forget
-from flaxmodels.files.resolve import CONFIG_NAME, Weights
+from flaxmodels.files.formats import written_format
+from flaxmodels.files.location import CONFIG_NAME
+from flaxmodels.files.reading import drop_pages
+from flaxmodels.files.weights import Weights
 from interop.plan import Plan
 from interop.source import Header, Index, Source
 
@@ -26,11 +28,12 @@ class Cast:
         return self.dtype if is_float else dtype
 
     def read(self, name: str, index: Index | None = None) -> np.ndarray:
+        """The tensor, or the box that `index` names, in the dtype of its header; what overflows becomes infinite."""
         view = self.source.read(name, index)
         with np.errstate(over="ignore", invalid="ignore"):
             cast = view.astype(self.headers[name].dtype, copy=False)
         if cast is not view:
-            forget(view)
+            drop_pages(view)
         return cast
 
 
@@ -52,7 +55,7 @@ def convert(
         model: its description; parameters are not needed.
         weights: opened with `mmap=False` if anything else might truncate their files meanwhile: a map of a file that
             becomes shorter ends the process.
-        to: the name of a format in `save.FORMATS`.
+        to: the name of a format in `WRITTEN`.
         config: the contents of `config.json`.
         param_dtype: floating tensors are cast to it; by default each keeps its own.
         max_shard_size: bytes, or "5GB" and the like.
@@ -72,11 +75,11 @@ def convert(
     leaves: Source = plan.read_from(weights.source)
     if param_dtype is not None:
         leaves = Cast(leaves, param_dtype)
-    format = save.format_named(to)
+    format = written_format(to)
     texts = {CONFIG_NAME: config}
     save.save_checkpoint(
         folder,
-        format.view(model, leaves),
+        save.view_of(model, leaves, format),
         texts,
         format,
         max_shard_size,

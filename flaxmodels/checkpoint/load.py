@@ -15,12 +15,12 @@ from flax import nnx
 from jax.sharding import Sharding
 from tqdm import tqdm
 
-from flaxmodels.checkpoint.mapping import wanted, wanted_in_flax_layout
-from flaxmodels.checkpoint.memory import Arena
+from flaxmodels.checkpoint.arena import Arena
+from flaxmodels.checkpoint.mapping import checkpoint_spec, flax_checkpoint_spec
 from flaxmodels.errors import CheckpointError, CheckpointMismatch
-from flaxmodels.files import foreign
-from flaxmodels.files.resolve import Weights
-from flaxmodels.nn.module import split_shared
+from flaxmodels.files.unsupported import check_names
+from flaxmodels.files.weights import Weights
+from flaxmodels.nn.leaves import split_shared
 from interop.errors import InteropError, listed, shown
 from interop.plan import Plan, make_plan
 from interop.source import Index, Source
@@ -51,9 +51,8 @@ class LoadingInfo:
 def plan_loading(model, weights: Weights) -> Plan:
     """The plan to fill `model` from `weights`."""
     if weights.layout == "flax":
-        separator = "/" if any("/" in name for name in weights.source.headers) else "."
-        return make_plan(wanted_in_flax_layout(model, separator), weights.source.headers)
-    return make_plan(wanted(model), weights.source.headers)
+        return make_plan(flax_checkpoint_spec(model, weights.separator), weights.source.headers)
+    return make_plan(checkpoint_spec(model), weights.source.headers)
 
 
 def untied(model, weights: Weights) -> list[str]:
@@ -88,13 +87,13 @@ def check(
         ignore_mismatched_sizes: whether tensors of another shape may be there.
         ignore_missing: whether parameters of the backbone may be missing.
         strict: whether none may be missing or unexpected, those of heads included.
-        remedy: for shapes, and what is missing if `strict`.
+        remedy: what the error advises for shapes, and for what is missing if `strict`.
 
     Raises:
         CheckpointError: the checkpoint is one that is not read, such as a quantised one.
         CheckpointMismatch: it is of another model. One of which no tensor fits is refused in any case.
     """
-    foreign.check_names(plan.unexpected, (name for rule in plan.rules for name in rule.sources), weights.path)
+    check_names(plan.unexpected, (name for rule in plan.rules for name in rule.sources), weights.path)
     _check_types(plan, weights)
     if not plan.rules and not plan.mismatched:
         names = ", ".join(map(shown, sorted(weights.source.headers)[:3]))
@@ -163,6 +162,9 @@ def read_leaves(
     """The leaves that `Plan.read_from` gives, in the dtypes of `leaves`, on the default device or as `shardings` say.
 
     With `copy` none of them shares memory with the source: for sources that others may write to.
+
+    Raises:
+        CheckpointError: a tensor cannot be read.
     """
     names = list(mapped.headers)
     arena = Arena()
@@ -180,7 +182,7 @@ def read_leaves(
         value = mapped.read(name)
         if isinstance(value, jax.Array):
             return jnp.asarray(value, dtype)
-        if copy or jax.default_backend() == "cpu":
+        if copy or default_platform() == "cpu":
             return arena.hold(value, dtype, copy=copy)
         return _to_accelerator(value, dtype)
 
@@ -193,7 +195,7 @@ def _read_sharded(source: Source, name: str, leaf: jax.ShapeDtypeStruct, shardin
     """Reads each part that a local device holds, once; devices that hold the same part share the reading."""
     parts: dict[tuple, np.ndarray] = {}
 
-    def part(index: Index | None) -> np.ndarray:
+    def shard(index: Index | None) -> np.ndarray:
         assert index is not None
         box = tuple(slice(*part.indices(size)[:2]) for part, size in zip(index, leaf.shape, strict=True))
         key = tuple((part.start, part.stop) for part in box)
@@ -201,7 +203,13 @@ def _read_sharded(source: Source, name: str, leaf: jax.ShapeDtypeStruct, shardin
             parts[key] = arena.hold(source.read(name, box), leaf.dtype)
         return parts[key]
 
-    return jax.make_array_from_callback(leaf.shape, sharding, part)
+    return jax.make_array_from_callback(leaf.shape, sharding, shard)
+
+
+def default_platform() -> str:
+    """The platform that arrays without a sharding are put on: it decides where they are transposed, and no more."""
+    device = jax.default_device.value
+    return jax.default_backend() if device is None else getattr(device, "platform", device)
 
 
 def _to_accelerator(view: np.ndarray, dtype: np.dtype) -> jax.Array:
@@ -217,7 +225,7 @@ def _transpose_and_cast(array: jax.Array, axes: tuple[int, ...], dtype: np.dtype
 
 
 def report(model_name: str, path: str, plan: Plan) -> None:
-    """Log what was not used and what was newly initialised, in the words that users know."""
+    """Log what was not used and what was newly initialised, in the wording that users know."""
     if plan.unexpected:
         logger.warning(
             "Some weights of the model checkpoint at %s were not used when initializing %s: %s",
@@ -251,7 +259,7 @@ def report(model_name: str, path: str, plan: Plan) -> None:
 
 
 def report_half(model_name: str, params: dict[str, jax.Array]) -> None:
-    """Log, in the words that users know, that parameters are stored in half precision."""
+    """Log, in the wording that users know, that parameters are stored in half precision."""
     for dtype in ("float16", "bfloat16"):
         if names := [name for name, value in params.items() if value.dtype == dtype]:
             logger.warning(

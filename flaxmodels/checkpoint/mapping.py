@@ -1,4 +1,4 @@
-"""The mapping of a model, derived from its modules: what it wants from a torch checkpoint, and what it gives back."""
+"""The mapping of a model, derived from its modules: what it needs of a checkpoint, and what it gives back."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from flaxmodels.nn.module import Leaf, split_shared
+from flaxmodels.nn.leaves import Leaf, split_shared
 from interop.ops import invert
-from interop.plan import HeadersOnly, Wanted
+from interop.plan import CheckpointSpec, HeadersOnly
 from interop.rules import Mapped, Rule, check_bijection
 from interop.source import Header, Source
 
 
-def wanted(model) -> Wanted:
-    """What `model` (its parameters may be abstract) wants from a checkpoint in torch layout."""
+def checkpoint_spec(model) -> CheckpointSpec:
+    """What `model` (its parameters may be abstract) needs of a checkpoint in torch layout."""
     leaves, aliases = split_shared(model)
     alternatives: dict[str, tuple[str, ...]] = {}
     for leaf in leaves:
@@ -24,18 +24,18 @@ def wanted(model) -> Wanted:
         tied = tuple(alias for alias, first in aliases.items() if first is leaf)
         for name, *others in zip(leaf.torch_names, *older, strict=True):
             known = (name, *others, *tied)
-            every = (each for one in known for each in (one, _replaced(one, model.other_names)))
+            every = (each for one in known for each in (one, _replaced(one, model.key_aliases)))
             alternatives[name] = tuple(dict.fromkeys(each for each in every if each != name))
     rules = tuple(
         Rule(leaf.torch_names, (leaf.name,), leaf.assembly(leaf.torch.ops, len(leaf.torch.names))) for leaf in leaves
     )
-    return _wanted(model, leaves, rules, alternatives, ".")
+    return _spec(model, leaves, rules, alternatives, ".")
 
 
-def wanted_in_flax_layout(model, separator: str = "/") -> Wanted:
-    """What `model` wants from a checkpoint in the names, joined by `separator`, and the layout of Flax.
+def flax_checkpoint_spec(model, separator: str = "/") -> CheckpointSpec:
+    """What `model` needs of a checkpoint in the names, joined by `separator`, and the layout of Flax.
 
-    Layers are apart, and names are those of the retired classes of transformers; ours are found too.
+    Layers are not stacked, and names are those of the retired classes of transformers; ours are found too.
     """
     leaves, _ = split_shared(model)
     alternatives: dict[str, tuple[str, ...]] = {}
@@ -48,50 +48,50 @@ def wanted_in_flax_layout(model, separator: str = "/") -> Wanted:
             name: (own,) for name, own in zip(theirs, leaf.own_names(separator), strict=True) if name != own
         }
         rules.append(Rule(theirs, (leaf.name,), leaf.torch.flax_ops + leaf.stacking))
-    found = _wanted(model, leaves, tuple(rules), alternatives, separator)
+    found = _spec(model, leaves, tuple(rules), alternatives, separator)
     return replace(found, base_prefix="") if prefix else found
 
 
 def torch_view(model, leaves: Source) -> Mapped:
     """The parameters of `model`, given by "/"-joined path, under torch names and in torch layout."""
-    return _present(leaves, (rule.inverse for rule in wanted(model).rules))
+    return _present(leaves, (rule.inverse for rule in checkpoint_spec(model).rules))
 
 
 def torch_file_view(model, leaves: Source) -> Mapped:
     """`torch_view` without what files of the torch class do not have."""
-    rules = (rule.inverse for rule in wanted(model).rules)
-    unsaved = re.compile("|".join(model.unsaved_names) or "$.")
-    return _present(leaves, (rule for rule in rules if not unsaved.search(rule.targets[0])))
+    rules = (rule.inverse for rule in checkpoint_spec(model).rules)
+    ignored = re.compile("|".join(model.keys_to_ignore_on_save) or "$.")
+    return _present(leaves, (rule for rule in rules if not ignored.search(rule.targets[0])))
 
 
 def flax_view(model, leaves: Source) -> Mapped:
     """The parameters of `model`, given by "/"-joined path, as the retired Flax classes of transformers have them."""
     absent = {leaf.name for leaf in split_shared(model)[0] if leaf.torch.flax_name == ""}
-    rules = (rule.inverse for rule in wanted_in_flax_layout(model).rules)
+    rules = (rule.inverse for rule in flax_checkpoint_spec(model).rules)
     return _present(leaves, (rule for rule in rules if rule.sources[0] not in absent))
 
 
 def unrolled_view(model, leaves: Source) -> Mapped:
-    """The parameters of `model`, given by "/"-joined path, under our own names, with layers apart."""
+    """The parameters of `model`, given by "/"-joined path, under our own names, with layers not stacked."""
     rules = (Rule((leaf.name,), leaf.own_names("/"), invert(leaf.stacking)) for leaf in split_shared(model)[0])
     return _present(leaves, rules)
 
 
 def check_mapping(model) -> None:
     """Raise `ValueError` if the tables of `model` are not bijections, or do not fit the shapes of its parameters."""
-    for found in (wanted(model), wanted_in_flax_layout(model)):
+    for found in (checkpoint_spec(model), flax_checkpoint_spec(model)):
         torch = Mapped(HeadersOnly(found.leaves), [rule.inverse for rule in found.rules])
         Mapped(torch, found.rules)
 
 
 def torch_headers(model) -> Mapping[str, Header]:
     """Names, shapes and dtypes of the parameters of `model` in torch layout, from its description alone."""
-    found = wanted(model)
+    found = checkpoint_spec(model)
     return Mapped(HeadersOnly(found.leaves), [rule.inverse for rule in found.rules]).headers
 
 
 def _replaced(name: str, table: Mapping[str, str]) -> str:
-    """The name after all replacements, one behind another."""
+    """The name after all replacements, one after another."""
     for pattern, replacement in table.items():
         name = re.sub(pattern, replacement, name)
     return name
@@ -107,13 +107,13 @@ def _present(leaves: Source, rules: Iterable[Rule]) -> Mapped:
     return Mapped(leaves, [rule for rule in rules if leaves.headers.keys() >= set(rule.sources)])
 
 
-def _wanted(model, leaves: Sequence[Leaf], rules: tuple[Rule, ...], alternatives, separator: str) -> Wanted:
+def _spec(model, leaves: Sequence[Leaf], rules: tuple[Rule, ...], alternatives, separator: str) -> CheckpointSpec:
     check_bijection(rules)
     headers = {leaf.name: _header(leaf) for leaf in leaves}
     is_base = model.base_model is model
     fresh = frozenset(leaf.name for leaf in leaves if leaf.fresh or _is_in_head(model, leaf))
-    prefix, ignored, may_lack = model.base_model_prefix, model.ignored_names, frozenset(optional(model))
-    return Wanted(rules, headers, alternatives, prefix, is_base, ignored, separator, may_lack, fresh)
+    prefix, ignored, may_lack = model.base_model_prefix, model.keys_to_ignore_on_load, frozenset(optional(model))
+    return CheckpointSpec(rules, headers, alternatives, prefix, is_base, ignored, separator, may_lack, fresh)
 
 
 def _is_in_head(model, leaf: Leaf) -> bool:

@@ -6,73 +6,30 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from flaxmodels.checkpoint.mapping import flax_view, torch_file_view, unrolled_view
-from flaxmodels.checkpoint.superseded import Superseded, superseded
-from flaxmodels.errors import FlaxModelsError
 from flaxmodels.files.commit import replacing
-from flaxmodels.files.msgpack import write_msgpack
-from flaxmodels.files.orbax import write_orbax
+from flaxmodels.files.formats import Format, View, is_weight_file
+from flaxmodels.files.location import CONFIG_NAME
 from flaxmodels.files.process_group import ProcessGroup
-from flaxmodels.files.resolve import CONFIG_NAME, FLAX_SAFETENSORS, MSGPACK, ORBAX, SAFETENSORS
-from flaxmodels.files.safetensors import write_safetensors
-from flaxmodels.files.saved_files import SAVED_FILES, saved_files, size_of
+from flaxmodels.files.saved_files import SAVED_FILES, Superseded, saved_files, size_of, superseded
 from flaxmodels.files.shards import index_json, parse_size, plan_shards, shard_names
-from flaxmodels.files.weight_names import is_weight_file, names_of
-from interop.source import Header, Source
+from interop.source import Source
 
-
-@dataclass(frozen=True)
-class Format:
-    """A format of weights.
-
-    Attributes:
-        file_name: of an unsharded file.
-        view: from the description of a model and its parameters to the tensors of the file.
-        metadata: of safetensors files.
-    """
-
-    file_name: str
-    view: Callable[[Any, Source], Source]
-    metadata: str = ""
-
-    @property
-    def is_tree(self) -> bool:
-        """Whether it is one tree of Orbax, which divides and writes itself."""
-        return self.file_name == ORBAX
-
-    def stem_and_suffix(self, variant: str | None) -> tuple[str, str]:
-        """What comes before and after the number of a shard."""
-        stem, suffix = self.file_name.rsplit(".", 1)
-        return f"{stem}.{variant}" if variant else stem, f".{suffix}"
-
-    def write(self, path: Path, headers: Mapping[str, Header], read) -> None:
-        """Write the tensors of `headers` to one file."""
-        if self.file_name.endswith(".safetensors"):
-            write_safetensors(path, headers, read, {"format": self.metadata})
-        else:
-            write_msgpack(path, headers, read)
-
-
-FORMATS = {
-    "torch": Format(SAFETENSORS, torch_file_view, "pt"),
-    "flax": Format(MSGPACK, flax_view),
-    "flax-safetensors": Format(FLAX_SAFETENSORS, flax_view, "flax"),
-    "orbax": Format(ORBAX, unrolled_view),
+_VIEWS: Mapping[View | None, Callable[[Any, Source], Source]] = {
+    "torch": torch_file_view,
+    "flax": flax_view,
+    "own": unrolled_view,
 }
-"""The formats that can be written, by name."""
 
 
-def format_named(name: str) -> Format:
-    """The format of that name; `FlaxModelsError` if there is none."""
-    if name not in FORMATS:
-        raise FlaxModelsError(f"format={name!r} cannot be written: expected one of {', '.join(FORMATS)}")
-    return FORMATS[name]
+def view_of(model: Any, leaves: Source, format: Format) -> Source:
+    """The parameters `leaves` of `model`, by "/"-joined path, as the tensors of a file of that format."""
+    return _VIEWS[format.view](model, leaves)
 
 
 def save_checkpoint(
@@ -92,7 +49,7 @@ def save_checkpoint(
     format, and those that would be loaded in place of the new ones. Each is logged; other files stay.
 
     Args:
-        folder: made if absent.
+        folder: the folder, made if absent.
         source: the tensors, under the names and in the layout of `format`.
         texts: contents of the files beside the weights by name, `config.json` among them. That also records which
             files of weights the save has written.
@@ -136,9 +93,9 @@ def _record(folder: Path, staging: Path, config: str, variant: str | None) -> Su
 def _write_weights(
     folder: Path, source: Source, format: Format, max_shard_size: int | str, variant: str | None, group: ProcessGroup
 ) -> None:
-    if format.is_tree:
-        name, _ = names_of(format.file_name, variant)
-        write_orbax(folder / name, {name: source.read(name) for name in source.headers}, group)
+    if format.write_tree is not None:
+        name, _ = format.file_names(variant)
+        format.write_tree(folder / name, {name: source.read(name) for name in source.headers}, group)
     else:
         _write_files(folder, source, format, max_shard_size, variant, group)
 
@@ -147,7 +104,8 @@ def _write_files(
     folder: Path, source: Source, format: Format, max_shard_size: int | str, variant: str | None, group: ProcessGroup
 ) -> None:
     """Write one file, or shards of at most `max_shard_size` and their index."""
-    headers = source.headers
+    write, headers = format.write, source.headers
+    assert write is not None  # a tree writes itself
     shards = plan_shards(headers, parse_size(max_shard_size))
     names = shard_names(*format.stem_and_suffix(variant), len(shards))
     with tqdm(total=len(headers), desc="Saving weights", unit="tensor", leave=False, delay=1.0, disable=None) as bar:
@@ -159,7 +117,7 @@ def _write_files(
         for number, (name, tensors) in enumerate(zip(names, shards, strict=True)):
             # Reading an array that processes share needs them all, so those that do not keep a shard write it too.
             path = folder / name if number % group.count == group.index else Path(os.devnull)
-            format.write(path, {tensor: headers[tensor] for tensor in tensors}, read)
+            write(path, {tensor: headers[tensor] for tensor in tensors}, read)
     if len(shards) > 1 and group.is_main:
         index = index_json(dict(zip(names, shards, strict=True)), headers)
-        (folder / names_of(format.file_name, variant)[1]).write_text(json.dumps(index, indent=2) + "\n")
+        (folder / format.file_names(variant)[1]).write_text(json.dumps(index, indent=2) + "\n")

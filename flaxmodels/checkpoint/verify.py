@@ -10,8 +10,8 @@ import numpy as np
 
 from flaxmodels.checkpoint import load
 from flaxmodels.files.arrays import contiguous
-from flaxmodels.files.reading import forget
-from flaxmodels.files.resolve import Weights
+from flaxmodels.files.reading import drop_pages
+from flaxmodels.files.weights import Weights
 
 _BLOCK = 1 << 20
 """Elements."""
@@ -23,7 +23,7 @@ class Comparison:
 
     Attributes:
         name: the "/"-joined path of the parameter.
-        dtypes: of the two.
+        dtypes: the dtypes of the two.
         same: whether the bits are equal, those of the wider one when it is cast to the other's dtype.
         error: `relative_error` of the two.
     """
@@ -39,12 +39,12 @@ class Report:
     """What `compare` found: the parameters that both have, and the names that only one has or that differ in shape."""
 
     compared: tuple[Comparison, ...]
-    apart: tuple[str, ...]
+    unmatched: tuple[str, ...]
 
     @property
     def same(self) -> bool:
         """Whether both hold the same weights."""
-        return not self.apart and all(comparison.same for comparison in self.compared)
+        return not self.unmatched and all(comparison.same for comparison in self.compared)
 
 
 def compare(model, first: Weights, second: Weights) -> Report:
@@ -52,12 +52,12 @@ def compare(model, first: Weights, second: Weights) -> Report:
     plans = [load.plan_loading(model, weights) for weights in (first, second)]
     ours, theirs = (plan.read_from(weights.source) for plan, weights in zip(plans, (first, second), strict=True))
     both = [name for name in ours.headers if name in theirs.headers]
-    apart = sorted(set(ours.headers) ^ set(theirs.headers)) + [name for plan in plans for name in plan.unexpected]
-    apart += [wrong.name for plan in plans for wrong in plan.mismatched]
+    unmatched = sorted(set(ours.headers) ^ set(theirs.headers)) + [name for plan in plans for name in plan.unexpected]
+    unmatched += [wrong.name for plan in plans for wrong in plan.mismatched]
     with ThreadPoolExecutor(load.WORKERS) as pool:
         compared = (_compare(name, ours.read(name), theirs.read(name), pool) for name in both)
         found = tuple(load.progress(compared, len(both), "Comparing weights"))
-    return Report(found, tuple(dict.fromkeys(apart)))
+    return Report(found, tuple(dict.fromkeys(unmatched)))
 
 
 def _compare(name: str, first: np.ndarray, second: np.ndarray, pool: ThreadPoolExecutor) -> Comparison:
@@ -65,8 +65,8 @@ def _compare(name: str, first: np.ndarray, second: np.ndarray, pool: ThreadPoolE
     pairs = list(zip(*(_blocks(array.transpose(order)) for array in (first, second)), strict=True))
     same = all(pool.map(_same, *zip(*pairs, strict=True)))
     error = 0.0 if same else _ratio(*map(sum, zip(*pool.map(_squares, *zip(*pairs, strict=True)), strict=True)))
-    forget(first)
-    forget(second)
+    drop_pages(first)
+    drop_pages(second)
     return Comparison(name, (first.dtype, second.dtype), same, error)
 
 

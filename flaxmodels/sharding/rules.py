@@ -11,7 +11,7 @@ from typing import Any
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from flaxmodels.errors import ConfigError
-from flaxmodels.nn.module import Leaf, split_shared
+from flaxmodels.nn.leaves import Leaf, split_shared
 from flaxmodels.nn.partition import COLUMN, EXPERT
 
 logger = logging.getLogger("flaxmodels")
@@ -24,11 +24,16 @@ def shardings(model: Any, mesh: Mesh, rules: Rules | str) -> dict[str, NamedShar
     """The sharding of every parameter of `model`, by path.
 
     Args:
+        model: its description; parameters are not needed.
+        mesh: the devices.
         rules: a table; or "tp", the model's own plan for tensor parallelism over the mesh's last axis; or "fsdp",
-            every parameter divided over all axes along its largest dimension that they divide.
+            every parameter sharded over all axes along its largest dimension that they divide.
 
-    Parameters that no rule names are on every device. A dimension that its axes do not divide is not divided, which
+    Parameters that no rule names are on every device. A dimension that its axes do not divide is not sharded, which
     is logged.
+
+    Raises:
+        ConfigError: rules of an unknown name.
     """
     if isinstance(rules, str) and rules not in ("tp", "fsdp"):
         raise ConfigError(f"sharding_rules={rules!r} is not known: expected 'tp', 'fsdp' or a table of rules")
@@ -45,7 +50,7 @@ def shardings(model: Any, mesh: Mesh, rules: Rules | str) -> dict[str, NamedShar
 def tensor_parallel(plan: Mapping[str, str], axis: str) -> list[tuple[str, PartitionSpec]]:
     """The rules of a plan: regular expressions for modules, with `COLUMN`, `ROW` or `EXPERT`.
 
-    Embeddings `[vocab, hidden]` are divided by rows of the table where the plan says `ROW`.
+    Embeddings `[vocab, hidden]` are sharded by rows of the table where the plan says `ROW`.
     """
     rules = []
     for pattern, kind in plan.items():

@@ -11,10 +11,12 @@ import jax
 import numpy as np
 from flax import traverse_util
 
+from flaxmodels import parameters
 from flaxmodels.checkpoint import load
 from flaxmodels.errors import CheckpointError
-from flaxmodels.files.resolve import Weights, open_weights, resolve
-from flaxmodels.nn.module import is_abstract, split_shared
+from flaxmodels.files.location import resolve
+from flaxmodels.files.weights import Weights, find_weights, open_weights
+from flaxmodels.nn.module import is_abstract
 
 _SET_THE_REST = "Pass strict=False, and no tensor of another shape, to set those that fit."
 
@@ -27,31 +29,39 @@ def load_into(model: Any, weights: Weights, strict: bool = True) -> load.Loading
     """
     plan = load.plan_loading(model, weights)
     load.check(plan, weights, strict=strict, ignore_missing=not strict, remedy=_SET_THE_REST)
-    params = load.read_leaves(plan.read_from(weights.source), model._shapes(), copy=True)
-    empty = {leaf.name for leaf in split_shared(model)[0] if leaf.torch.optional and is_abstract(leaf.variable)}
-    drawn = model._draw(jax.random.key(model.seed), empty - set(params))
-    model._fill(drawn | params, complete=None)
+    params = load.read_leaves(plan.read_from(weights.source), parameters.shapes(model), copy=True)
+    empty = {leaf.name for leaf in parameters.leaves(model) if leaf.torch.optional and is_abstract(leaf.variable)}
+    initial = parameters.init_values(model, jax.random.key(model.seed), empty - params.keys())
+    parameters.set_values(model, initial | params)
     return load.LoadingInfo.of(plan)
 
 
 def load_sharded_checkpoint(
     model: Any, folder: str | os.PathLike[str], strict: bool = True, prefer_safe: bool = True
 ) -> load.LoadingInfo:
-    """Set the parameters of `model` from a folder, sharded or not; what `load_into` returns and raises.
+    """Set the parameters of `model` from a folder, sharded or not; returns what `load_into` does.
 
     Args:
         prefer_safe: safetensors first; if false, the others.
+
+    Raises:
+        CheckpointError: the folder has no weights, or they cannot be read.
+        CheckpointMismatch: as `load_into`.
     """
     location = resolve(Path(folder))
     try:
-        weights = location.weights(use_safetensors=prefer_safe)
+        weights = find_weights(location, use_safetensors=prefer_safe)
     except CheckpointError:
-        weights = location.weights()
+        weights = find_weights(location)
     return load_into(model, weights, strict)
 
 
 def load_flax_weights(resolved_archive_file: str | os.PathLike[str]) -> dict[str, Any]:
-    """The nested dict of numpy arrays, views of the file, in a Flax checkpoint or in the shards of an index."""
+    """The nested dict of numpy arrays, views of the file, in a Flax checkpoint or in the shards of an index.
+
+    Raises:
+        CheckpointError: as `load_flax_sharded_weights`.
+    """
     return load_flax_sharded_weights([resolved_archive_file])
 
 
@@ -66,8 +76,7 @@ def load_flax_sharded_weights(shard_files: Iterable[str | os.PathLike[str]]) -> 
         weights = open_weights(path)
         if weights.layout != "flax":
             raise CheckpointError(f"{path.name} is in torch names and layout: load it with from_pretrained()")
-        separator = "/" if any("/" in name for name in weights.source.headers) else "."
-        values = {tuple(name.split(separator)): weights.source.read(name) for name in weights.source.headers}
+        values = {tuple(name.split(weights.separator)): weights.source.read(name) for name in weights.source.headers}
         if repeated := sorted("/".join(name) for name in values.keys() & found.keys()):
             raise CheckpointError(f"{path.name} repeats arrays of other shards: {', '.join(repeated)}")
         found |= values

@@ -9,9 +9,8 @@ import threading
 import numpy as np
 
 from flaxmodels.files.arrays import copy_into
+from flaxmodels.files.reading import ALIGNMENT
 
-_ALIGNMENT = 64
-"""Bytes. On the CPU, XLA takes memory so aligned as it is and copies any other."""
 _LARGE_PAGE = 2 << 20
 _CHUNK = 64 << 20
 
@@ -29,7 +28,7 @@ class Arena:
 
     def hold(self, view: np.ndarray, dtype: np.dtype, *, copy: bool = False) -> np.ndarray:
         """The view cast to `dtype`, in C order and aligned; itself if it is so already and `copy` is not asked for."""
-        ready = view.dtype == dtype and view.flags.c_contiguous and view.ctypes.data % _ALIGNMENT == 0
+        ready = view.dtype == dtype and view.flags.c_contiguous and view.ctypes.data % ALIGNMENT == 0
         if ready and not copy:
             return view
         held = self._empty(view.shape, dtype)
@@ -38,13 +37,13 @@ class Arena:
 
     def _empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         size = math.prod(shape) * dtype.itemsize
-        room = -(-size // _ALIGNMENT) * _ALIGNMENT
-        if room > _CHUNK:
-            return _pages(room)[:size].view(dtype).reshape(shape)
+        nbytes = -(-size // ALIGNMENT) * ALIGNMENT
+        if nbytes > _CHUNK:
+            return _pages(nbytes)[:size].view(dtype).reshape(shape)
         with self._lock:
-            if room > len(self._chunk):
+            if nbytes > len(self._chunk):
                 self._chunk = _pages(_CHUNK)
-            taken, self._chunk = self._chunk[:room], self._chunk[room:]
+            taken, self._chunk = self._chunk[:nbytes], self._chunk[nbytes:]
         return taken[:size].view(dtype).reshape(shape)
 
 

@@ -1,0 +1,37 @@
+"""What the capabilities of a model, which do not know each other, may count on of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+from flaxmodels.config import PreTrainedConfig
+from flaxmodels.nn.module import Module
+from flaxmodels.policy import Policy
+
+
+class Capability(Module):
+    """Base of the mixins that `PreTrainedModel` is composed of.
+
+    Attributes:
+        config: what is computed.
+        policy: how it is computed.
+        base_model_prefix: name of the base model inside a model with a head, and in checkpoints of such models.
+    """
+
+    config: PreTrainedConfig
+    policy: Policy
+    base_model_prefix: ClassVar[str] = ""
+
+    @property
+    def base_model(self) -> Any:
+        """The model without its head; itself if it has none."""
+        return getattr(self, self.base_model_prefix, self)
+
+    def companion_files(self) -> dict[str, str]:
+        """Names and contents of the files that are saved beside the weights. A capability adds its own."""
+        return {}
+
+    def read_companion_files(self, find: Callable[[str], Path | None]) -> None:
+        """Take what the files beside the weights say; `find` gives the path of one, or `None`."""

@@ -1,0 +1,1 @@
+"""Taking a model apart and putting it together otherwise."""
