@@ -17,5 +17,5 @@ def compilation_cache(folder: str | os.PathLike[str]) -> None:
     jax.config.update("jax_compilation_cache_dir", os.fspath(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    # JAX decides at its first compilation whether it has a cache and where, and looks no more.
+    # JAX decides at its first compilation whether it has a cache and where, and never again.
     persistent.reset_cache()

@@ -1,24 +1,24 @@
 """Logits processors: pure functions of scores, which work alone, under `jax.jit` and in `generate`.
 
-Each takes scores `[rows, vocab]` and the value of its setting, and returns scores in which tokens that may not come
-have minus infinity. Those of `PROCESSORS` also take the tokens so far, a `History`; those of `WARPERS` shape the
-distribution that tokens are drawn from. Numbers may be traced, so that others do not compile anew. Names, order and
-results are those of transformers, but padding is never a part of a text. Sources: top-k, arXiv 1805.04833; top-p,
-arXiv 1904.09751; typical, arXiv 2202.00666; epsilon and eta, arXiv 2210.15191; min-p, arXiv 2407.01082; repetition,
-arXiv 1909.05858; frequency and presence, the OpenAI API.
+Each takes scores, float32 `[rows, vocab]`, and the value of its setting, and returns scores of this shape in which
+tokens that may not come have minus infinity. Those of `processing.PROCESSORS` also take the tokens so far, a `History`;
+those of `processing.WARPERS` shape the distribution that tokens are sampled from. Numbers may be traced, so that others
+do not compile anew. Names, order and results are those of transformers, but padding is never a part of a sequence.
+Sources: top-k, arXiv 1805.04833; top-p, arXiv 1904.09751; typical, arXiv 2202.00666; epsilon and eta, arXiv 2210.15191;
+min-p, arXiv 2407.01082; repetition, arXiv 1909.05858; frequency and presence, the OpenAI API.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 Number = jax.Array | float | int
 NO_TOKEN = -1
-"""In a history: padding, or room for a token to come. In a list of token ids: nothing."""
+"""In a history: padding, or the position of a token to come. In a list of token ids: nothing."""
 ANY_TOKEN = -2
 """In a list of sequences: what fills the shorter ones, on the left."""
 
@@ -27,8 +27,8 @@ class History(NamedTuple):
     """The tokens so far.
 
     Attributes:
-        tokens: int32 `[rows, room]`, of which the first `length` count; -1 is padding.
-        length: int32, of prompt and answer, padding included.
+        tokens: int32 `[rows, cache_len]`, of which the first `length` count; -1 is padding.
+        length: int32, of prompt and completion, padding included.
         start: int32, of the prompt.
         stop: int32, the most that `length` can become.
         source: int32 `[rows, source_len]`, the tokens of an encoder's input; -1 is padding.
@@ -78,12 +78,12 @@ def encoder_repetition_penalty(scores: jax.Array, penalty: Number, history: Hist
 
 
 def frequency_penalty(scores: jax.Array, penalty: Number, history: History) -> jax.Array:
-    """Subtracts `penalty` for each time that a token has come in the answer."""
+    """Subtracts `penalty` for each time that a token has come in the completion."""
     return scores - penalty * _counts(history.tokens, history.start, history.length, scores)
 
 
 def presence_penalty(scores: jax.Array, penalty: Number, history: History) -> jax.Array:
-    """Subtracts `penalty` from tokens that have come in the answer."""
+    """Subtracts `penalty` from tokens that have come in the completion."""
     return scores - penalty * (_counts(history.tokens, history.start, history.length, scores) > 0)
 
 
@@ -99,29 +99,29 @@ def encoder_no_repeat_ngram(scores: jax.Array, size: Number, history: History) -
 
 
 def min_length(scores: jax.Array, value: tuple[Number, jax.Array], history: History) -> jax.Array:
-    """Forbids the ids `value[1]` as long as prompt and answer are shorter than `value[0]`."""
+    """Forbids the ids `value[1]` as long as prompt and completion are shorter than `value[0]`."""
     return jnp.where(history.length < value[0], _forbid(scores, value[1]), scores)
 
 
 def min_new_tokens(scores: jax.Array, value: tuple[Number, jax.Array], history: History) -> jax.Array:
-    """Forbids the ids `value[1]` as long as the answer is shorter than `value[0]`."""
+    """Forbids the ids `value[1]` as long as the completion is shorter than `value[0]`."""
     return jnp.where(history.length < history.start + value[0], _forbid(scores, value[1]), scores)
 
 
 def forced_bos(scores: jax.Array, token: Number, history: History) -> jax.Array:
-    """Only `token` behind the first one."""
+    """Only `token` after the first one."""
     return jnp.where(history.length == 1, _only(scores, jnp.reshape(token, 1)), scores)
 
 
 def forced_tokens(scores: jax.Array, value: jax.Array, history: History) -> jax.Array:
-    """Only given tokens at given places: int32 `[several, 2]` of place and token, the first token's place is 0."""
+    """Only given tokens at given positions: int32 `[several, 2]` of position and token, counted from 0."""
     here = value[:, 0] == history.length
     token = jnp.where(here, value[:, 1], NO_TOKEN)
     return jnp.where(here.any(), _only(scores, token), scores)
 
 
 def forced_eos(scores: jax.Array, tokens: jax.Array, history: History) -> jax.Array:
-    """Only `tokens` as the last one that there is room for."""
+    """Only `tokens` as the last token that the length allows; int32 `[several]`."""
     return jnp.where(history.length == history.stop - 1, _only(scores, tokens), scores)
 
 
@@ -133,7 +133,7 @@ def remove_invalid_values(scores: jax.Array, value: Number, history: History) ->
 def exponential_decay_length_penalty(
     scores: jax.Array, value: tuple[Number, Number, jax.Array], history: History
 ) -> jax.Array:
-    """Ids `value[2]` become likelier by a factor `value[1]` a token, once the answer is longer than `value[0]`."""
+    """Ids `value[2]` become likelier by a factor `value[1]` a token, once the completion is longer than `value[0]`."""
     start, factor, ends = value
     excess = history.length - history.start - start
     growth = jnp.power(jnp.float32(factor), excess) - 1
@@ -149,28 +149,28 @@ def suppress_tokens(scores: jax.Array, tokens: jax.Array, history: History) -> j
 
 
 def begin_suppress_tokens(scores: jax.Array, value: tuple[Number, jax.Array], history: History) -> jax.Array:
-    """Forbids the ids `value[1]` as token number `value[0]` of the answer, counted from 0."""
+    """Forbids the ids `value[1]` as token number `value[0]` of the completion, counted from 0."""
     return jnp.where(history.length == history.start + value[0], _forbid(scores, value[1]), scores)
 
 
 def timestamps(scores: jax.Array, value: tuple[Number, Number, Number], history: History) -> jax.Array:
-    """The grammar of Whisper's tokens of time, which are those behind the first of `value` (arXiv 2212.04356).
+    """The grammar of Whisper's timestamps, which are the tokens after the first of `value` (arXiv 2212.04356).
 
     They do not decrease, come in pairs but for the first one and that before the end, and one comes wherever all of
-    them together are likelier than any other token. Text is below the second of `value`, the end. The answer begins
-    with one that is at most the third.
+    them together are likelier than any other token. Text is below the second of `value`, the end. The completion begins
+    with a timestamp that is at most the third.
     """
     quiet, end, first = value
-    ids, places = jnp.arange(scores.shape[-1])[None], jnp.arange(history.tokens.shape[1])[None]
+    ids, positions = jnp.arange(scores.shape[-1])[None], jnp.arange(history.tokens.shape[1])[None]
     is_time, new = ids > quiet, history.length - history.start
     last, before = (
         jax.lax.dynamic_index_in_dim(history.tokens, jnp.maximum(history.length - back, 0), axis=1) for back in (1, 2)
     )
     opened = (new >= 1) & (last > quiet)
     paired = (new < 2) | (before > quiet)
-    times = (history.tokens > quiet) & (places >= history.start) & (places < history.length)
-    latest_place = jnp.where(times, places, -1).max(-1, keepdims=True)
-    newest = jnp.where(latest_place < 0, quiet, jnp.take_along_axis(history.tokens, latest_place, axis=1))
+    times = (history.tokens > quiet) & (positions >= history.start) & (positions < history.length)
+    latest_position = jnp.where(times, positions, -1).max(-1, keepdims=True)
+    newest = jnp.where(latest_position < 0, quiet, jnp.take_along_axis(history.tokens, latest_position, axis=1))
     least = jnp.where(opened & ~paired, newest, newest + 1)
     forbidden = (ids == quiet) | (is_time & (ids < least)) | (opened & jnp.where(paired, is_time, ids < end))
     forbidden |= (new == 0) & (~is_time | (ids > first))
@@ -185,7 +185,7 @@ def logit_bias(scores: jax.Array, value: tuple[jax.Array, jax.Array], history: H
     return scores.at[:, _ids(value[0], scores)].add(value[1][None], mode="drop")
 
 
-# ---- what is drawn from
+# ---- what is sampled from
 
 
 def temperature(scores: jax.Array, value: Number, keep: Number = 1) -> jax.Array:
@@ -239,68 +239,6 @@ def eta_cutoff(scores: jax.Array, epsilon: Number, keep: Number = 1) -> jax.Arra
     return _above(scores, jnp.exp(logs), eta, keep)
 
 
-PROCESSORS: dict[str, Callable[[jax.Array, Any, History], jax.Array]] = {
-    "sequence_bias": sequence_bias,
-    "encoder_repetition_penalty": encoder_repetition_penalty,
-    "repetition_penalty": repetition_penalty,
-    "frequency_penalty": frequency_penalty,
-    "presence_penalty": presence_penalty,
-    "no_repeat_ngram_size": no_repeat_ngram,
-    "encoder_no_repeat_ngram_size": encoder_no_repeat_ngram,
-    "bad_words_ids": bad_words,
-    "min_length": min_length,
-    "min_new_tokens": min_new_tokens,
-    "forced_bos_token_id": forced_bos,
-    "forced_eos_token_id": forced_eos,
-    "forced_decoder_ids": forced_tokens,
-    "remove_invalid_values": remove_invalid_values,
-    "exponential_decay_length_penalty": exponential_decay_length_penalty,
-    "suppress_tokens": suppress_tokens,
-    "begin_suppress_tokens": begin_suppress_tokens,
-    "return_timestamps": timestamps,
-    "logit_bias": logit_bias,
-}
-"""By the name of their setting, in the order in which they are applied."""
-
-WARPERS: dict[str, Callable[..., jax.Array]] = {
-    "temperature": temperature,
-    "top_k": top_k,
-    "top_p": top_p,
-    "min_p": min_p,
-    "typical_p": typical_p,
-    "epsilon_cutoff": epsilon_cutoff,
-    "eta_cutoff": eta_cutoff,
-}
-"""By the name of their setting, in the order in which they are applied behind `PROCESSORS`, if tokens are drawn."""
-
-Custom = Callable[[jax.Array, jax.Array, Number], jax.Array]
-"""A user's own processor: of `History.tokens`, scores and `History.length`, as the retired Flax classes called it."""
-
-
-def process(
-    scores: jax.Array,
-    settings: Mapping[str, Any],
-    history: History | None = None,
-    custom: Sequence[Custom] = (),
-    keep: Number = 1,
-) -> jax.Array:
-    """float32 scores after the processors that `settings` has values for, those of the user before the warpers.
-
-    Warpers leave at least `keep` tokens. Without a history there is no text yet.
-    """
-    scores = jnp.asarray(scores, jnp.float32)
-    history = history or History(jnp.full((len(scores), 1), NO_TOKEN), 0, 0, 0)
-    for name, processor in PROCESSORS.items():
-        if name in settings:
-            scores = processor(scores, settings[name], history)
-    for function in custom:
-        scores = function(history.tokens, scores, history.length)
-    for name, warper in WARPERS.items():
-        if name in settings:
-            scores = warper(scores, settings[name], keep)
-    return jax.nn.log_softmax(scores) if "renormalize_logits" in settings else scores
-
-
 # ---- their parts
 
 
@@ -328,25 +266,27 @@ def _source(history: History) -> jax.Array:
 
 def _counts(tokens: jax.Array, start: Number, stop: Number, scores: jax.Array) -> jax.Array:
     """How often each token is among `tokens[:, start:stop]`, `[rows, vocab]`."""
-    places = jnp.arange(tokens.shape[1])
-    counted = (places >= start) & (places < stop)
+    positions = jnp.arange(tokens.shape[1])
+    counted = (positions >= start) & (positions < stop)
     ids = jnp.where(counted[None], _ids(tokens, scores), scores.shape[-1])
     return jnp.zeros_like(scores).at[jnp.arange(len(tokens))[:, None], ids].add(1, mode="drop")
 
 
-def _without_ngrams(scores: jax.Array, size: Number, text: jax.Array, length: Number, history: History) -> jax.Array:
-    """Forbids each token of `text[:, :length]` before which come the last `size - 1` tokens of the history."""
-    places = jnp.arange(text.shape[1])
+def _without_ngrams(
+    scores: jax.Array, size: Number, sequence: jax.Array, length: Number, history: History
+) -> jax.Array:
+    """Forbids each token of `sequence[:, :length]` before which come the last `size - 1` tokens of the history."""
+    positions = jnp.arange(sequence.shape[1])
 
     def compare(back: jax.Array, same: jax.Array) -> jax.Array:
         latest = jax.lax.dynamic_index_in_dim(history.tokens, history.length - back, axis=1)
-        return same & (jnp.roll(text, back, axis=1) == latest) & (latest != NO_TOKEN)
+        return same & (jnp.roll(sequence, back, axis=1) == latest) & (latest != NO_TOKEN)
 
-    ends = jnp.broadcast_to(((places >= size - 1) & (places < length))[None], text.shape)
+    ends = jnp.broadcast_to(((positions >= size - 1) & (positions < length))[None], sequence.shape)
     possible = (history.length >= size - 1) & (size > 0)
     ends = jax.lax.fori_loop(1, jnp.where(possible, size, 1), compare, ends & possible)
-    ids = jnp.where(ends, _ids(text, scores), scores.shape[-1])
-    return scores.at[jnp.arange(len(text))[:, None], ids].set(-jnp.inf, mode="drop")
+    ids = jnp.where(ends, _ids(sequence, scores), scores.shape[-1])
+    return scores.at[jnp.arange(len(sequence))[:, None], ids].set(-jnp.inf, mode="drop")
 
 
 def _entropy(logs: jax.Array) -> jax.Array:

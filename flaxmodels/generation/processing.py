@@ -1,22 +1,89 @@
-"""From settings to the values that `logits.process` takes: only of processors that change something."""
+"""The logits processors of a call: the values that each takes of the settings, and their application in order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from flaxmodels.errors import FlaxModelsError
+from flaxmodels.generation import logits
 from flaxmodels.generation.config import GenerationConfig
 from flaxmodels.generation.logits import ANY_TOKEN, NO_TOKEN
+
+PROCESSORS: dict[str, Callable[[jax.Array, Any, logits.History], jax.Array]] = {
+    "sequence_bias": logits.sequence_bias,
+    "encoder_repetition_penalty": logits.encoder_repetition_penalty,
+    "repetition_penalty": logits.repetition_penalty,
+    "frequency_penalty": logits.frequency_penalty,
+    "presence_penalty": logits.presence_penalty,
+    "no_repeat_ngram_size": logits.no_repeat_ngram,
+    "encoder_no_repeat_ngram_size": logits.encoder_no_repeat_ngram,
+    "bad_words_ids": logits.bad_words,
+    "min_length": logits.min_length,
+    "min_new_tokens": logits.min_new_tokens,
+    "forced_bos_token_id": logits.forced_bos,
+    "forced_eos_token_id": logits.forced_eos,
+    "forced_decoder_ids": logits.forced_tokens,
+    "remove_invalid_values": logits.remove_invalid_values,
+    "exponential_decay_length_penalty": logits.exponential_decay_length_penalty,
+    "suppress_tokens": logits.suppress_tokens,
+    "begin_suppress_tokens": logits.begin_suppress_tokens,
+    "return_timestamps": logits.timestamps,
+    "logit_bias": logits.logit_bias,
+}
+"""By the name of their setting, in the order in which they are applied."""
+
+WARPERS: dict[str, Callable[..., jax.Array]] = {
+    "temperature": logits.temperature,
+    "top_k": logits.top_k,
+    "top_p": logits.top_p,
+    "min_p": logits.min_p,
+    "typical_p": logits.typical_p,
+    "epsilon_cutoff": logits.epsilon_cutoff,
+    "eta_cutoff": logits.eta_cutoff,
+}
+"""By the name of their setting, in the order in which they are applied after `PROCESSORS`, if tokens are sampled."""
+
+Custom = Callable[[jax.Array, jax.Array, logits.Number], jax.Array]
+"""A user's own processor: of `History.tokens`, scores and `History.length`, as the retired Flax classes called it."""
+
+
+def process(
+    scores: jax.Array,
+    values: Mapping[str, Any],
+    history: logits.History | None = None,
+    custom: Sequence[Custom] = (),
+    keep: logits.Number = 1,
+) -> jax.Array:
+    """float32 scores `[rows, vocab]` after the processors that have values, those of the user before the warpers.
+
+    Warpers leave at least `keep` tokens. Without a history there is no token yet.
+    """
+    scores = jnp.asarray(scores, jnp.float32)
+    history = history or logits.History(jnp.full((len(scores), 1), NO_TOKEN), 0, 0, 0)
+    for name, processor in PROCESSORS.items():
+        if name in values:
+            scores = processor(scores, values[name], history)
+    for function in custom:
+        scores = function(history.tokens, scores, history.length)
+    for name, warper in WARPERS.items():
+        if name in values:
+            scores = warper(scores, values[name], keep)
+    return jax.nn.log_softmax(scores) if "renormalize_logits" in values else scores
+
+
+# ---- values
 
 _WIDTH = 8
 """Lists of ids, and the sequences in them, are filled up to a multiple of it, so that others rarely compile anew."""
 
 
 def int32(number: int) -> np.int32:
-    """The number, or the largest that int32 has: no text is as long, and no vocabulary as large, as either."""
+    """The number, or the largest that int32 has: no sequence is as long, and no vocabulary as large, as either."""
     return np.int32(min(number, np.iinfo(np.int32).max))
 
 
@@ -44,11 +111,17 @@ _SAMPLING_NUMBERS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "epsilon_cutoff": (0, np.float32),
     "eta_cutoff": (0, np.float32),
 }
-"""Likewise, of what matters where tokens are drawn."""
+"""Likewise, of what matters where tokens are sampled."""
 
 
-def processing(settings: GenerationConfig, vocab_size: int, prompt_len: int, has_source: bool) -> dict[str, Any]:
-    """The values by the name of their setting. `has_source`: whether the encoder was given ids.
+def processor_values(settings: GenerationConfig, vocab_size: int, prompt_len: int, has_source: bool) -> dict[str, Any]:
+    """The values that `process` takes by the name of their setting, of processors that change something.
+
+    Args:
+        settings: all settings of the call.
+        vocab_size: the size of the model's vocabulary; ids must be below it.
+        prompt_len: tokens of the prompt, padding included.
+        has_source: whether the encoder was given ids.
 
     Raises:
         FlaxModelsError: a token id that the model does not have.
@@ -64,7 +137,7 @@ def processing(settings: GenerationConfig, vocab_size: int, prompt_len: int, has
 
 
 def _of_ends(settings: GenerationConfig) -> dict[str, Any]:
-    """What acts on the tokens that end a text."""
+    """What acts on the tokens that end a completion."""
     values: dict[str, Any] = {}
     if settings.forced_eos_token_id is not None:
         values["forced_eos_token_id"] = ids(np.atleast_1d(settings.forced_eos_token_id).tolist())
@@ -89,8 +162,8 @@ def _of_lists(settings: GenerationConfig, prompt_len: int) -> dict[str, Any]:
         words = [word for word in settings.bad_words_ids if list(word) not in [[end] for end in settings.eos_token_ids]]
         values["bad_words_ids"] = _sequences(words)
     if forced := [pair for pair in settings.forced_decoder_ids or () if pair[1] is not None]:
-        places, tokens = zip(*forced, strict=True)
-        values["forced_decoder_ids"] = np.stack([ids(places), ids(tokens)], axis=-1)
+        positions, tokens = zip(*forced, strict=True)
+        values["forced_decoder_ids"] = np.stack([ids(positions), ids(tokens)], axis=-1)
     if (tokens := settings.suppress_tokens) is not None and len(tokens):
         values["suppress_tokens"] = ids(tokens)
     if (tokens := settings.begin_suppress_tokens) is not None and len(tokens):
@@ -103,7 +176,7 @@ def _of_lists(settings: GenerationConfig, prompt_len: int) -> dict[str, Any]:
 
 
 def _of_timestamps(settings: GenerationConfig, vocab_size: int) -> dict[str, Any]:
-    """The rules of a speech model's timestamps."""
+    """The rules of Whisper's timestamps."""
     quiet, latest = settings.no_timestamps_token_id, settings.max_initial_timestamp_index
     if not settings.return_timestamps or quiet is None:
         return {}

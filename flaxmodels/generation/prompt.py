@@ -9,9 +9,9 @@ import jax
 import numpy as np
 
 from flaxmodels.errors import FlaxModelsError
+from flaxmodels.execution.input_checks import InputChecks
 from flaxmodels.generation.config import GenerationConfig
 from flaxmodels.generation.logits import NO_TOKEN
-from flaxmodels.nn.inputs import InputChecks
 
 MIN_BUCKET = 64
 
@@ -28,7 +28,7 @@ class Prompt(NamedTuple):
         return int(self.attention_mask.sum(-1).max())
 
     def padded(self) -> Prompt:
-        """The prompt with -1 in the place of padding, and with padding on the right, so that its length is a bucket."""
+        """The prompt with -1 in place of padding, and with padding on the right, so that its length is a bucket."""
         length = self.input_ids.shape[1]
         missing = ((0, 0), (0, bucket(length) - length))
         ids = np.where(self.attention_mask, self.input_ids, NO_TOKEN).astype(np.int32)
@@ -44,28 +44,35 @@ def read_prompt(given: Mapping[str, Any], settings: GenerationConfig, checks: In
     """The prompt of the `input_ids` or `inputs_embeds`, and the `attention_mask`, that a caller gave.
 
     One of embeddings has no ids, -1. Without a mask, tokens that equal `pad_token_id` are padding unless that also ends
-    answers. Raises `FlaxModelsError` for a prompt that cannot be continued.
+    completions.
+
+    Raises:
+        FlaxModelsError: there is no prompt, or it cannot be continued: padding on the right, rows of padding alone.
     """
     if given.get("inputs_embeds") is None:
         given = {**given, "input_ids": _or_bos(given.get("input_ids"), settings)}
-    inputs = _checked(given, checks, counts_places=False)  # padding takes no positions
+    inputs = _checked(given, checks, check_positions=False)  # padding takes no positions
     ids = _ids(inputs)
     mask = inputs.get("attention_mask", _padding(ids, settings) if "input_ids" in inputs else np.ones_like(ids))
     _check_mask(mask)
     if right := np.flatnonzero(mask[:, -1] == 0).tolist():
         raise FlaxModelsError(
-            f"attention_mask: rows {right} are padded on the right, where their answers begin; pad on the left, or "
+            f"attention_mask: rows {right} are padded on the right, where their completions begin; pad on the left, or "
             "pass the mask if these tokens are not padding"
         )
     return Prompt(ids.astype(np.int32), mask.astype(np.int32))
 
 
 def decoder_prompt(decoder_input_ids: Any, batch: int, settings: GenerationConfig, checks: InputChecks) -> Prompt:
-    """With which the texts of an encoder-decoder begin."""
+    """The tokens with which the decoder of an encoder-decoder begins.
+
+    Raises:
+        FlaxModelsError: they are not known, or are not as many rows as `batch`.
+    """
     if decoder_input_ids is None:
         start = settings.bos_token_id if settings.decoder_start_token_id is None else settings.decoder_start_token_id
         if start is None:
-            raise FlaxModelsError("generate() needs decoder_start_token_id=, with which the text of the decoder begins")
+            raise FlaxModelsError("generate() needs decoder_start_token_id=, with which the decoder begins")
         decoder_input_ids = np.full((batch, 1), start)
     ids = _checked({"decoder_input_ids": decoder_input_ids}, checks)["decoder_input_ids"]
     if len(ids) != batch:
@@ -77,6 +84,9 @@ def encoder_inputs(given: Mapping[str, Any], checks: InputChecks) -> dict[str, n
     """The inputs of an encoder; ids and their mask with padding on the right, so that their length is a bucket.
 
     Nothing if there are neither ids nor embeddings.
+
+    Raises:
+        FlaxModelsError: inputs that `checks` refuse, or rows of padding alone.
     """
     if given.get("input_ids") is None and given.get("inputs_embeds") is None:
         return {}
@@ -93,7 +103,11 @@ def encoder_inputs(given: Mapping[str, Any], checks: InputChecks) -> dict[str, n
 
 
 def encoder_features(name: str, features: Any, shape: tuple[int, int], checks: InputChecks) -> dict[str, np.ndarray]:
-    """The input of an encoder that reads `[batch, *shape]`; one of fewer frames gets zeros behind it."""
+    """The input of an encoder that reads `[batch, *shape]`; one of fewer frames is padded with zeros.
+
+    Raises:
+        FlaxModelsError: there is none, or it has another number of bands, or more frames.
+    """
     if features is None:
         raise FlaxModelsError(f"generate() needs {name}, floats [batch, {shape[0]}, frames]")
     given, (bands, frames) = np.asarray(_checked({name: features}, checks)[name]), shape
@@ -102,12 +116,12 @@ def encoder_features(name: str, features: Any, shape: tuple[int, int], checks: I
     if given.shape[2] > frames:
         raise FlaxModelsError(
             f"{name}: {given.shape[2]} frames are more than the {frames} that the model reads at once; "
-            "transcribe longer sound piece by piece"
+            "transcribe longer audio piece by piece"
         )
     return {name: np.pad(given, ((0, 0), (0, 0), (0, frames - given.shape[2])))}
 
 
-def _checked(given: Mapping[str, Any], checks: InputChecks, *, counts_places: bool = True) -> dict[str, Any]:
+def _checked(given: Mapping[str, Any], checks: InputChecks, *, check_positions: bool = True) -> dict[str, Any]:
     """What is given, checked; ids and masks are fetched from a device, as the host lays out what is compiled."""
     if given.get("input_ids") is not None and given.get("inputs_embeds") is not None:
         raise FlaxModelsError("input_ids and inputs_embeds are both given; give one")
@@ -116,7 +130,7 @@ def _checked(given: Mapping[str, Any], checks: InputChecks, *, counts_places: bo
         for name, value in given.items()
         if value is not None
     }
-    return checks(fetched, counts_places=counts_places)
+    return checks(fetched, check_positions=check_positions)
 
 
 def _or_bos(input_ids: Any, settings: GenerationConfig) -> Any:

@@ -1,4 +1,4 @@
-"""Greedy decoding and sampling, each row for itself."""
+"""Greedy decoding and sampling, each row for itself: the programs, and the loop in them."""
 
 from __future__ import annotations
 
@@ -7,89 +7,111 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from flaxmodels.generation.reader import Reader, Text
+from flaxmodels.generation.runner import DynamicInputs, ModelRunner, Sequences, StaticArgs, runner_of
 
 
-class State(NamedTuple):
+class SamplingState(NamedTuple):
     """How far decoding is.
 
     Attributes:
-        text: prompts and answers.
+        sequences: prompts and completions.
         finished: bool `[rows]`, whether a row has ended.
         failed: bool `[rows]`, whether the logits of its last token were NaN or infinite, which ends decoding.
-        first: what is kept of the outputs of the prompt.
-        kept: what is kept of each new token, `[room, ...]`.
+        of_prompt: what is kept of the outputs of the prompt.
+        of_tokens: what is kept of each new token, `[max_new_tokens, ...]`.
     """
 
-    text: Text
+    sequences: Sequences
     finished: jax.Array
     failed: jax.Array
-    first: dict[str, Any]
-    kept: dict[str, Any]
+    of_prompt: dict[str, Any]
+    of_tokens: dict[str, Any]
 
 
-def begin(reader: Reader) -> State:
-    """Read the prompts and choose a first token for each row."""
-    text, outputs = reader.begin()
-    finished = jnp.zeros(len(text.tokens), bool)
+def generate_tokens(bind: Any, values: Any, inputs: DynamicInputs, *, static: StaticArgs) -> SamplingState:
+    """Prefill, and decode to the end: one program."""
+    runner = runner_of(bind, values, inputs, static)
+    return _decode(runner, _prefill(runner), static.max_new_tokens)
+
+
+def prefill_tokens(bind: Any, values: Any, inputs: DynamicInputs, *, static: StaticArgs) -> SamplingState:
+    """Prefill, and choose the first tokens: the first of several programs."""
+    return _prefill(runner_of(bind, values, inputs, static))
+
+
+def decode_tokens(
+    bind: Any, values: Any, inputs: DynamicInputs, state: SamplingState, until: Any, *, static: StaticArgs
+) -> SamplingState:
+    """Decode until completions have `until` tokens: the further programs."""
+    runner = runner_of(bind, values, inputs, static)
+    runner.repeat()
+    return _decode(runner, state, until)
+
+
+def _prefill(runner: ModelRunner) -> SamplingState:
+    sequences, outputs = runner.prefill()
+    finished = jnp.zeros(len(sequences.tokens), bool)
     logits = outputs.pop("logits")
-    kept = {
-        name: jnp.zeros((reader.program.room, *logits.shape), jnp.float32)
-        for name in ("scores", "logits")
-        if f"output_{name}" in reader.program.wanted
-    }
+    kept = score_buffers(runner.static, logits)
     if outputs:
-        step, _ = jax.eval_shape(reader, text.tokens[:, :1], text.cache, 0)
+        step, _ = jax.eval_shape(runner, sequences.tokens[:, :1], sequences.cache, 0)
         del step["logits"]
-        kept |= jax.tree.map(lambda each: jnp.zeros((reader.program.room, *each.shape), each.dtype), step)
-    return _append(reader, State(text, finished, finished, outputs, kept), logits)
+        kept |= jax.tree.map(lambda each: jnp.zeros((runner.static.max_new_tokens, *each.shape), each.dtype), step)
+    return _append(runner, SamplingState(sequences, finished, finished, outputs, kept), logits)
 
 
-def advance(reader: Reader, state: State, until: Any) -> State:
-    """Decode until all rows have ended or one has failed, or answers have `until` tokens or as many as asked for."""
-    start, request = reader.request.prompt_len, reader.request
-    most = jnp.minimum(until, request.max_new_tokens)
-
-    def goes_on(state: State) -> jax.Array:
-        return (state.text.length - start < most) & ~state.finished.all() & ~state.failed.any()
-
-    return jax.lax.while_loop(goes_on, lambda state: _decode(reader, state), state)
+def score_buffers(static: StaticArgs, logits: jax.Array) -> dict[str, jax.Array]:
+    """float32 zeros `[max_new_tokens, rows, vocab]` for the scores and logits that are kept, by name."""
+    names = [name for name in ("scores", "logits") if f"output_{name}" in static.outputs]
+    return {name: jnp.zeros((static.max_new_tokens, *logits.shape), jnp.float32) for name in names}
 
 
-def _decode(reader: Reader, state: State) -> State:
-    text = state.text
-    last = jax.lax.dynamic_slice_in_dim(text.tokens, text.length - 1, 1, axis=1)
-    outputs, cache = reader(last, text.cache, 0)
+def _decode(runner: ModelRunner, state: SamplingState, until: Any) -> SamplingState:
+    """Decode until all rows have ended or one has failed, or completions have `until` tokens or all asked for."""
+    prompt_len, most = runner.inputs.prompt_len, jnp.minimum(until, runner.inputs.max_new_tokens)
+
+    def goes_on(state: SamplingState) -> jax.Array:
+        return (state.sequences.length - prompt_len < most) & ~state.finished.all() & ~state.failed.any()
+
+    return jax.lax.while_loop(goes_on, lambda state: _step(runner, state), state)
+
+
+def _step(runner: ModelRunner, state: SamplingState) -> SamplingState:
+    sequences = state.sequences
+    last = jax.lax.dynamic_slice_in_dim(sequences.tokens, sequences.length - 1, 1, axis=1)
+    outputs, cache = runner(last, sequences.cache, 0)
     logits = outputs.pop("logits")
-    step = text.length - reader.request.prompt_len
-    kept = {name: _write(state.kept[name], value, step) for name, value in outputs.items()}
-    return _append(reader, state._replace(text=text._replace(cache=cache), kept=state.kept | kept), logits)
+    step = sequences.length - runner.inputs.prompt_len
+    kept = {name: _write(state.of_tokens[name], value, step) for name, value in outputs.items()}
+    state = state._replace(sequences=sequences._replace(cache=cache), of_tokens=state.of_tokens | kept)
+    return _append(runner, state, logits)
 
 
-def _append(reader: Reader, state: State, logits: jax.Array) -> State:
-    """The text with a token chosen by `logits` `[rows, vocab]` behind each row."""
-    text, request = state.text, reader.request
-    step = text.length - request.prompt_len
-    scores = reader.process(logits, text.tokens, text.length)
+def _append(runner: ModelRunner, state: SamplingState, logits: jax.Array) -> SamplingState:
+    """The sequences, each with a token that `logits` `[rows, vocab]` choose."""
+    sequences, inputs = state.sequences, runner.inputs
+    step = sequences.length - inputs.prompt_len
+    scores = runner.process(logits, sequences.tokens, sequences.length)
     offered = {"logits": logits, "scores": scores}
-    kept = {name: _write(state.kept[name], value, step) for name, value in offered.items() if name in state.kept}
-    if reader.program.sample:
-        keys = jax.vmap(jax.random.fold_in, (0, None))(row_keys(reader), step)
+    kept = {name: _write(buffer, offered[name], step) for name, buffer in state.of_tokens.items() if name in offered}
+    if runner.static.do_sample:
+        keys = jax.vmap(jax.random.fold_in, (0, None))(row_keys(runner), step)
         token = jax.vmap(jax.random.categorical)(keys, scores)
     else:
         token = scores.argmax(-1)
-    token = jnp.where(state.finished, request.pad_token_id, token).astype(jnp.int32)
-    tokens = jax.lax.dynamic_update_slice(text.tokens, token[:, None], (0, text.length))
-    finished, failed = state.finished | reader.ends(token), ~state.finished & reader.fails(logits)
-    return State(Text(tokens, text.length + 1, text.cache), finished, failed, state.first, state.kept | kept)
+    token = jnp.where(state.finished, inputs.pad_token_id, token).astype(jnp.int32)
+    tokens = jax.lax.dynamic_update_slice(sequences.tokens, token[:, None], (0, sequences.length))
+    sequences = Sequences(tokens, sequences.length + 1, sequences.cache)
+    finished, failed = state.finished | runner.ends(token), ~state.finished & runner.fails(logits)
+    return SamplingState(sequences, finished, failed, state.of_prompt, state.of_tokens | kept)
 
 
-def row_keys(reader: Reader) -> jax.Array:
-    """A key for each row, so that what it draws does not depend on the other rows."""
-    rng, repeats = reader.request.rng, reader.program.repeats
-    prompts = len(reader.request.input_ids)
-    if reader.request.seeds is not None:
-        keys = jax.vmap(jax.random.key)(reader.request.seeds)
+def row_keys(runner: ModelRunner) -> jax.Array:
+    """A key for each row, `[rows]`, so that what it samples does not depend on the other rows."""
+    rng, repeats = runner.inputs.rng, runner.static.rows_per_prompt
+    prompts = len(runner.inputs.input_ids)
+    if runner.inputs.seeds is not None:
+        keys = jax.vmap(jax.random.key)(runner.inputs.seeds)
         if repeats == 1:
             return keys
         return jax.vmap(lambda key: jax.random.split(key, repeats))(keys).reshape(-1)

@@ -1,4 +1,4 @@
-"""What Whisper (arXiv 2212.04356) settles before it decodes: with which tokens the text of 30 seconds begins."""
+"""What Whisper (arXiv 2212.04356) does before it decodes: the tokens with which the transcript of 30 seconds begins."""
 
 from __future__ import annotations
 
@@ -18,13 +18,20 @@ def begin(
     max_positions: int,
     detect: Callable[[], np.ndarray],
 ) -> tuple[GenerationConfig, Any]:
-    """The settings of decoding, and the first tokens of the text, int `[batch, some]`.
+    """The settings of decoding, and the first tokens of the transcript, int `[batch, some]`.
 
-    The tokens say which language is spoken, what is to be done and whether time is written; `decoder_input_ids` are
-    taken in their place. `max_length` counts the tokens behind them, as in transformers.
+    The tokens say which language is spoken, what is to be done and whether there are timestamps; `decoder_input_ids`
+    are taken in their place. `max_length` counts the tokens after them, as in transformers.
 
     Args:
+        settings: the settings of the call, merged.
+        decoder_input_ids: int `[batch, some]`, or `None`.
+        batch: the number of rows.
+        max_positions: the positions of the decoder.
         detect: gives the token of each row's language; it is called if nothing else says it.
+
+    Raises:
+        FlaxModelsError: a language or a task that the model does not have, or settings that lack its tables.
     """
     if settings.return_timestamps and settings.no_timestamps_token_id is None:
         raise FlaxModelsError("return_timestamps needs no_timestamps_token_id in generation_config")
@@ -80,17 +87,17 @@ def _check(settings: GenerationConfig) -> None:
 
 
 def _forced(settings: GenerationConfig) -> list[int | None]:
-    """The tokens behind the first one that old files give as `forced_decoder_ids`; `None` for one to be found."""
+    """The tokens after the first one that old files give as `forced_decoder_ids`; `None` for one to be found."""
     pairs = [tuple(pair) for pair in settings.forced_decoder_ids or ()]
-    if pairs and [place for place, _ in pairs] != list(range(1, len(pairs) + 1)):
-        raise FlaxModelsError(f"forced_decoder_ids: expected the places 1, 2, ... of the text in order, got {pairs}")
+    if pairs and [position for position, _ in pairs] != list(range(1, len(pairs) + 1)):
+        raise FlaxModelsError(f"forced_decoder_ids: expected the positions 1, 2, ... in order, got {pairs}")
     return [token for _, token in pairs]
 
 
 def _language_ids(settings: GenerationConfig, language: str | list[str], batch: int) -> list[int]:
     languages = [language] * batch if isinstance(language, str) else list(language)
     if len(languages) != batch:
-        raise FlaxModelsError(f"language: expected one text, or one for each of {batch} rows, got {len(languages)}")
+        raise FlaxModelsError(f"language: expected one string, or one for each of {batch} rows, got {len(languages)}")
     return [_language_id(settings, each) for each in languages]
 
 
