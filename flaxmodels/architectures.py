@@ -25,13 +25,31 @@ class Architecture:
     others: tuple[str, ...] = ()
 
     def load(self, name: str) -> Any:
-        """The class of that name."""
-        return getattr(import_module(self.module), name)
+        """The class of that name; what its models have in common where the module has no `...PreTrainedModel`."""
+        module = import_module(self.module)
+        if name.endswith(_BASE) and not hasattr(module, name):
+            return _common_base([getattr(module, model) for model in _models_in(self.module)])
+        return getattr(module, name)
 
     @property
     def names(self) -> list[str]:
         """All public names."""
         return [self.config, *dict.fromkeys(self.tasks.values()), *self.others]
+
+
+_BASE = "PreTrainedModel"
+
+
+def _models_in(module: str) -> list[str]:
+    """Names of the model classes that a module has."""
+    found = (architecture for architecture in ARCHITECTURES.values() if architecture.module == module)
+    names = (name for each in found for name in (*each.tasks.values(), *each.others))
+    return [name for name in dict.fromkeys(names) if not name.endswith(_BASE)]
+
+
+def _common_base(classes: Sequence[type]) -> type:
+    """The nearest class that all are or descend from."""
+    return next(base for base in classes[0].__mro__ if all(issubclass(cls, base) for cls in classes))
 
 
 def _of(
@@ -44,7 +62,7 @@ def _of(
     """
     classes = {"AutoModel": f"{name}Model"} | {f"AutoModelFor{task}": f"{name}For{task}" for task in tasks}
     classes |= {f"AutoModelFor{task}": chosen for task, chosen in own.items()}
-    further = (f"{base or name}PreTrainedModel", *others)
+    further = (f"{base or name}{_BASE}", *others)
     return Architecture(f"flaxmodels.models.{module}", f"{name}Config", classes, further)
 
 
@@ -75,6 +93,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         ("BertForCausalLM",),
         CausalLM="BertLMHeadModel",
     ),
+    "camembert": _of("camembert", "Camembert", _BOTH),
     "convnext": _of("convnext", "ConvNext", ("ImageClassification",), Backbone="ConvNextBackbone"),
     "bloom": _of("bloom", "Bloom", _DECODER),
     "deit": _of(
@@ -100,6 +119,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "gpt_neox": _of("gpt_neox", "GPTNeoX", _DECODER),
     "gpt_oss": _of("gpt_oss", "GptOss", _DECODER[:3]),
     "gptj": _of("gptj", "GPTJ", ("CausalLM", "SequenceClassification", "QuestionAnswering")),
+    "granite": _of("granite", "Granite", _DECODER[:1]),
     "llama": _of("llama", "Llama", _DECODER),
     "marian": _of("marian", "Marian", ("CausalLM",), Seq2SeqLM="MarianMTModel"),
     "mbart": _of(

@@ -1,34 +1,32 @@
-"""ALBERT (arXiv 1909.11942): BERT whose layers share their parameters, with small embeddings.
-
-Parameter names and numerics follow the reference implementation in transformers (`AlbertModel`, `AlbertFor...`).
-"""
+"""ALBERT (arXiv 1909.11942): BERT whose layers share their parameters, with small embeddings."""
 
 from __future__ import annotations
 
-import jax
-from jax.nn.initializers import normal, zeros
+from dataclasses import replace
+from typing import Any
 
-from flaxmodels.fields import Activation, Layers, Rate, Size, SpecialId, SpecialIds, VocabSize
-from flaxmodels.models.bert import (
-    BertConfig,
-    BertEmbeddings,
-    BertForMultipleChoice,
-    BertForQuestionAnswering,
-    BertForSequenceClassification,
-    BertForTokenClassification,
-    BertModel,
-    BertPreTrainedModel,
-    BertSelfAttention,
+import jax
+
+from flaxmodels.bases.encoder_heads import (
+    EncoderForMaskedLM,
+    EncoderForMultipleChoice,
+    EncoderForQuestionAnswering,
+    EncoderForSequenceClassification,
+    EncoderForTokenClassification,
+    EncoderWithLMHead,
+    classifier,
 )
-from flaxmodels.nn.activations import get_activation
-from flaxmodels.nn.cache import LayerCache
-from flaxmodels.nn.dropout import dropout, split_key
-from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, TiedLinear, vocabulary_projection
-from flaxmodels.nn.module import Module, fresh, param
+from flaxmodels.bases.parts import place
+from flaxmodels.bases.transformer import LayerSpec, TransformerLayer
+from flaxmodels.fields import Activation, Layers, Rate, Size, SpecialId, SpecialIds, VocabSize
+from flaxmodels.models.bert import BertConfig, BertModel
+from flaxmodels.nn.dense import Linear
+from flaxmodels.nn.dropout import dropout
+from flaxmodels.nn.initializers import normal
 from flaxmodels.nn.partition import COLUMN, ROW
-from flaxmodels.nn.policy import Policy
-from flaxmodels.nn.stack import BlockOutput, RepeatedStack
-from flaxmodels.outputs import MaskedLMOutput, SentenceOrderOutput
+from flaxmodels.nn.stack import RepeatedStack, StackOutput
+from flaxmodels.outputs import SentenceOrderOutput
+from flaxmodels.policy import Policy
 
 
 class AlbertConfig(BertConfig):
@@ -56,186 +54,107 @@ class AlbertConfig(BertConfig):
         return self.classifier_dropout_prob
 
     @classifier_dropout.setter
-    def classifier_dropout(self, rate: float | None) -> None:
+    def classifier_dropout(  # pyright: ignore[reportIncompatibleVariableOverride]  # it is read and set as that field is
+        self, rate: float | None
+    ) -> None:
         self.classifier_dropout_prob = self.classifier_dropout_prob if rate is None else rate
 
-    def problems(self) -> list[str]:
-        found = super().problems()
+    def validation_errors(self) -> list[str]:
+        found = super().validation_errors()
         if self.inner_group_num != 1:
             found.append(f"inner_group_num={self.inner_group_num}: only 1 is implemented")
         if self.is_decoder:
             found.append("is_decoder=True: ALBERT does not decode")
         return found
 
-
-class AlbertAttention(BertSelfAttention):
-    def __init__(self, config: AlbertConfig, policy: Policy):
-        super().__init__(config, policy)
-        self.output_dropout = config.hidden_dropout_prob
-        self.dense = Linear(config.hidden_size, config.hidden_size, policy, init=normal(config.initializer_range))
-        self.LayerNorm = LayerNorm(config.hidden_size, policy, epsilon=config.layer_norm_eps)
-
-    def __call__(self, hidden_states, mask, memory, cache, head_mask, output_attentions, dropout_rng):
-        inner, outer = split_key(dropout_rng, 2)
-        mixed, weights, cache = super().__call__(
-            hidden_states, mask, memory, cache, head_mask, output_attentions, inner
-        )
-        mixed = dropout(self.dense(mixed), self.output_dropout, outer)
-        return self.LayerNorm(hidden_states + mixed), weights, cache
+    @property
+    def layer_spec(self) -> LayerSpec:
+        spec = super().layer_spec
+        return replace(spec, rates=replace(spec.rates, mlp=0.0))
 
 
-class AlbertLayer(Module):
-    def __init__(self, config: AlbertConfig, policy: Policy):
-        init = normal(config.initializer_range)
-        self.activation = get_activation(config.hidden_act)
-        self.full_layer_layer_norm = LayerNorm(config.hidden_size, policy, epsilon=config.layer_norm_eps)
-        self.attention = AlbertAttention(config, policy)
-        self.ffn = Linear(config.hidden_size, config.intermediate_size, policy, init=init)
-        self.ffn_output = Linear(config.intermediate_size, config.hidden_size, policy, init=init)
+class AlbertLayer(TransformerLayer):
+    """A group of layers, which share all parameters, as one layer."""
 
-    def __call__(self, hidden_states, mask, head_mask, output_attentions, dropout_rng):
-        attended, weights, _ = self.attention(
-            hidden_states, mask, None, None, head_mask, output_attentions, dropout_rng
-        )
-        fed = self.ffn_output(self.activation(self.ffn(attended)))
-        return self.full_layer_layer_norm(fed + attended), weights
+    names = {
+        "mlp_norm": "albert_layers.0.full_layer_layer_norm",
+        "query": "albert_layers.0.attention.query",
+        "key": "albert_layers.0.attention.key",
+        "value": "albert_layers.0.attention.value",
+        "attn_out": "albert_layers.0.attention.dense",
+        "attn_norm": "albert_layers.0.attention.LayerNorm",
+        "mlp_in": "albert_layers.0.ffn",
+        "mlp_out": "albert_layers.0.ffn_output",
+    }
 
 
-class AlbertLayerGroup(Module):
-    """The parameters that several layers share."""
-
-    def __init__(self, config: AlbertConfig, policy: Policy):
-        self.albert_layers = RepeatedStack(lambda: AlbertLayer(config, policy), 1, 1, policy)
-
-    def __call__(
-        self,
-        hidden_states: jax.Array,
-        *,
-        mask: jax.Array | None,
-        memory: jax.Array | None = None,
-        memory_mask: jax.Array | None = None,
-        cache: LayerCache | None = None,
-        head_mask: jax.Array | None = None,
-        output_attentions: bool = False,
-        dropout_rng: jax.Array | None = None,
-    ) -> BlockOutput:
-        layer = self.albert_layers[0]
-        hidden_states, weights = layer(hidden_states, mask, head_mask, output_attentions, dropout_rng)
-        return BlockOutput(hidden_states, cache, weights)
-
-
-class AlbertTransformer(Module):
-    """From the size of the embeddings to that of the layers, and through them."""
-
-    def __init__(self, config: AlbertConfig, policy: Policy):
-        init = normal(config.initializer_range)
-        self.embedding_hidden_mapping_in = Linear(config.embedding_size, config.hidden_size, policy, init=init)
-        self.albert_layer_groups = RepeatedStack(
-            lambda: AlbertLayerGroup(config, policy), config.num_hidden_layers, config.num_hidden_groups, policy
-        )
-
-    def layer(self, embeddings: jax.Array, **options):
-        """All layers."""
-        return self.albert_layer_groups(self.embedding_hidden_mapping_in(embeddings), **options)
-
-
-class AlbertPreTrainedModel(BertPreTrainedModel):
-    """Base of the ALBERT models. All take the inputs of `BertModel.forward`."""
+class AlbertModel(BertModel):
+    """The encoder without a head, and the pooler unless `add_pooling_layer=False`."""
 
     config_class = AlbertConfig
     base_model_prefix = "albert"
     tp_plan = {"(attention/(query|key|value)|ffn|decoder)": COLUMN, "(attention/dense|ffn_output|word_embeddings)": ROW}
-    config: AlbertConfig
+    lm_head_names = {
+        "norm": "predictions.LayerNorm",
+        "bias": "predictions.bias",
+        "dense": "predictions.dense",
+        "decoder": "predictions.decoder",
+    }
+    layers_path = "encoder.albert_layer_groups"
+    pooler_path = "pooler"
+    encoder: Any
 
-
-class AlbertPooler(Linear):
-    """The first token's hidden state through a dense layer and tanh."""
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return jax.numpy.tanh(super().__call__(x[:, 0]))
-
-
-class AlbertModel(AlbertPreTrainedModel, BertModel):
-    """The encoder without a head, and the pooler unless `add_pooling_layer=False`."""
-
-    def build(self, config: AlbertConfig, policy: Policy, *, add_pooling_layer: bool = True):
-        self.embeddings = BertEmbeddings(config, policy)
-        self.encoder = AlbertTransformer(config, policy)
-        size, init = config.hidden_size, normal(config.initializer_range)
-        self.pooler = fresh(AlbertPooler(size, size, policy, init=init)) if add_pooling_layer else None
-
-
-AlbertPreTrainedModel.base_class = AlbertModel
-
-
-class AlbertMLMHead(Module):
-    """Dense layer, norm, and a projection to the vocabulary that shares the word embeddings if they are tied."""
-
-    def __init__(self, config: AlbertConfig, policy: Policy, embeddings: Embedding):
+    def setup(self, config: AlbertConfig, policy: Policy, *, add_pooling_layer: bool = True) -> None:
         init = normal(config.initializer_range)
-        self.activation = get_activation(config.hidden_act)
-        self.LayerNorm = LayerNorm(config.embedding_size, policy, epsilon=config.layer_norm_eps)
-        self.bias = param((config.vocab_size,), policy.param_dtype, zeros)
-        self.dense = Linear(config.hidden_size, config.embedding_size, policy, init=init)
-        tied = config.tie_word_embeddings
-        self.decoder = vocabulary_projection(embeddings, policy, tied=tied, init=init, bias=self.bias)
+        enlarge = Linear(config.embedding_size, config.hidden_size, policy, init=init)
+        self.embeddings = self.make_embeddings(config, policy)
+        place(self, "encoder.embedding_hidden_mapping_in", enlarge)
+        place(self, self.layers_path, self.make_layers(config, policy))
+        self.add_pooler(config, policy, add_pooling_layer)
 
-    def __call__(self, hidden_states):
-        return self.decoder(self.LayerNorm(self.activation(self.dense(hidden_states))))
+    def make_layers(self, config: AlbertConfig, policy: Policy) -> RepeatedStack:
+        spec, count, groups = config.layer_spec, config.num_hidden_layers, config.num_hidden_groups
+        return RepeatedStack(lambda: AlbertLayer(spec, policy), count, groups, policy)
 
-
-class AlbertSOPHead(Module):
-    """Are two sentences in their order?"""
-
-    def __init__(self, config: AlbertConfig, policy: Policy):
-        self.dropout_rate = config.classifier_dropout_prob
-        self.classifier = Linear(config.hidden_size, config.num_labels, policy, init=normal(config.initializer_range))
-
-    def __call__(self, pooled, dropout_rng):
-        return self.classifier(dropout(pooled, self.dropout_rate, dropout_rng))
+    def run_layers(self, hidden_states: jax.Array, **options: Any) -> StackOutput:
+        return super().run_layers(self.encoder.embedding_hidden_mapping_in(hidden_states), **options)
 
 
-class AlbertForPreTraining(AlbertPreTrainedModel):
+class AlbertForPreTraining(EncoderWithLMHead):
     """Masked language modelling and the order of sentences."""
 
-    def build(self, config: AlbertConfig, policy: Policy):
-        base = self.set_base(config, policy)
-        self.predictions = AlbertMLMHead(config, policy, base.embeddings.word_embeddings)
-        self.sop_classifier = AlbertSOPHead(config, policy)
+    base_class = AlbertModel
+    base_options = {}
+    sop_classifier: Any
 
-    def head(self, outputs, inputs, dropout_rng):
+    def setup(self, config: AlbertConfig, policy: Policy) -> None:
+        super().setup(config, policy)
+        place(self, "sop_classifier.classifier", classifier(config, policy, config.num_labels))
+
+    def head(self, outputs: Any, inputs: dict[str, Any], dropout_rng: jax.Array | None) -> SentenceOrderOutput:
+        pooled = dropout(outputs.pooler_output, self.config.classifier_dropout_prob, dropout_rng)
         return outputs.to(
             SentenceOrderOutput,
-            prediction_logits=self.predictions(outputs.last_hidden_state),
-            sop_logits=self.sop_classifier(outputs.pooler_output, dropout_rng),
+            prediction_logits=self.predict(outputs.last_hidden_state),
+            sop_logits=self.sop_classifier.classifier(pooled),
         )
 
 
-class AlbertForMaskedLM(AlbertPreTrainedModel):
-    """Masked language modelling."""
-
-    def build(self, config: AlbertConfig, policy: Policy):
-        base = self.set_base(config, policy, add_pooling_layer=False)
-        self.predictions = AlbertMLMHead(config, policy, base.embeddings.word_embeddings)
-
-    def head(self, outputs, inputs, dropout_rng):
-        return outputs.to(MaskedLMOutput, logits=self.predictions(outputs.last_hidden_state))
-
-    def get_output_embeddings(self) -> Linear | TiedLinear:
-        return self.predictions.decoder
+class AlbertForMaskedLM(EncoderForMaskedLM):
+    base_class = AlbertModel
 
 
-class AlbertForSequenceClassification(AlbertPreTrainedModel, BertForSequenceClassification):
-    """Sentence (pair) classification or regression."""
+class AlbertForSequenceClassification(EncoderForSequenceClassification):
+    base_class = AlbertModel
 
 
-class AlbertForMultipleChoice(AlbertPreTrainedModel, BertForMultipleChoice):
-    """Which of several choices? Inputs are `[batch, num_choices, q_len]`."""
+class AlbertForMultipleChoice(EncoderForMultipleChoice):
+    base_class = AlbertModel
 
 
-class AlbertForTokenClassification(AlbertPreTrainedModel, BertForTokenClassification):
-    """A label for each token."""
+class AlbertForTokenClassification(EncoderForTokenClassification):
+    base_class = AlbertModel
 
 
-class AlbertForQuestionAnswering(AlbertPreTrainedModel, BertForQuestionAnswering):
-    """The span of the text that answers a question."""
+class AlbertForQuestionAnswering(EncoderForQuestionAnswering):
+    base_class = AlbertModel

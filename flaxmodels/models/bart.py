@@ -1,45 +1,30 @@
-"""BART (arXiv 1910.13461): bidirectional encoder and autoregressive decoder, with learned positions.
-
-Parameter names and numerics follow the reference implementation in transformers (`BartModel`, `BartFor...`).
-"""
+"""BART (arXiv 1910.13461): bidirectional encoder and autoregressive decoder, with learned positions."""
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import jax
-from jax.nn.initializers import normal, zeros
 
-from flaxmodels.encoder_decoder import DecoderAlone, EncoderDecoderBase, EncoderDecoderConfig, EncoderDecoderModel
+from flaxmodels.bases.encoder_decoder import EncoderDecoderBase, EncoderDecoderConfig, EncoderDecoderModel, TextStack
+from flaxmodels.bases.encoder_decoder_heads import (
+    DecoderOnlyForCausalLM,
+    EncoderDecoderForConditionalGeneration,
+    EncoderDecoderForQuestionAnswering,
+    EncoderDecoderForSequenceClassification,
+)
+from flaxmodels.bases.parts import set_base
+from flaxmodels.bases.transformer import DropoutRates, LayerSpec, TransformerLayer
 from flaxmodels.fields import Activation, Layers, Length, Rate, Scale, Size, SpecialId, SpecialIds, TokenId, VocabSize
-from flaxmodels.nn.activations import get_activation
-from flaxmodels.nn.cache import Cache, self_attention_cache
-from flaxmodels.nn.dropout import dropout, layer_dropout, split_key
-from flaxmodels.nn.heads import ClassificationHead, last_chosen, span_logits
-from flaxmodels.nn.linear import (
-    Embedding,
-    LayerNorm,
-    LearnedPositions,
-    Linear,
-    SinusoidalPositions,
-    TiedLinear,
-    embed,
-    vocabulary_projection,
-)
-from flaxmodels.nn.masks import decoder_mask, new_places, padding_mask
-from flaxmodels.nn.module import Module, TorchLeaf, param
-from flaxmodels.nn.multihead import MultiHeadAttention
+from flaxmodels.nn.cache import Cache
+from flaxmodels.nn.embedding import Embedding, LearnedPositions
+from flaxmodels.nn.initializers import Initializer, normal, zeros
+from flaxmodels.nn.module import TorchLeaf, param
 from flaxmodels.nn.partition import COLUMN, ROW
-from flaxmodels.nn.policy import Policy
-from flaxmodels.nn.stack import BlockOutput, Stack
-from flaxmodels.outputs import (
-    BaseModelOutput,
-    CausalLMOutput,
-    Seq2SeqLMOutput,
-    Seq2SeqQuestionAnsweringOutput,
-    Seq2SeqSequenceClassifierOutput,
-)
+from flaxmodels.nn.stack import Stack, StackOutput
+from flaxmodels.outputs import BaseModelOutput, Seq2SeqLMOutput
+from flaxmodels.policy import Policy
 
 
 class BartConfig(EncoderDecoderConfig):
@@ -81,192 +66,126 @@ class BartConfig(EncoderDecoderConfig):
 
     @property
     def shares_embeddings(self) -> bool:
-        """Whether there is one table of words for encoder and decoder, of which they have copies unless it is tied."""
+        """Whether encoder and decoder read one vocabulary, of whose table they have copies unless it is tied."""
         return True
+
+    @property
+    def embedding_init(self) -> Initializer:
+        return normal(self.init_std)
+
+    def layer_spec(self, *, decodes: bool) -> LayerSpec:
+        """The numbers of a layer of the encoder, or of the decoder."""
+        return bart_layer_spec(self, decodes=decodes)
+
+
+def bart_layer_spec(config: Any, *, decodes: bool, without_bias: tuple[str, ...] = ()) -> LayerSpec:
+    """Of a configuration whose fields have the names of those of BART."""
+    return LayerSpec(
+        config.d_model,
+        config.decoder_attention_heads if decodes else config.encoder_attention_heads,
+        config.decoder_ffn_dim if decodes else config.encoder_ffn_dim,
+        activation=config.activation_function,
+        epsilon=1e-5,
+        init=normal(config.init_std),
+        without_bias=without_bias,
+        rates=DropoutRates(
+            weights=config.attention_dropout,
+            attention=config.dropout,
+            activation=config.activation_dropout,
+            mlp=config.dropout,
+            layer=config.decoder_layerdrop if decodes else config.encoder_layerdrop,
+        ),
+    )
 
 
 POSITION_OFFSET = 2
 """The first rows of the table of positions are not used."""
 
 
-class BartLayer(Module):
-    """A layer of the encoder, or of the decoder, which also attends to the encoder's output.
+class BartLayer(TransformerLayer):
+    """A layer with norms after its parts."""
 
-    Norms follow each part, or come before it if `pre_norm`.
-    """
-
-    key_bias: ClassVar[bool] = True
-    """Whether the projections of keys have one."""
-
-    def __init__(self, config: Any, policy: Policy, *, crosses: bool, pre_norm: bool):
-        self.pre_norm = pre_norm
-        self.dropout_rate, self.activation_dropout = config.dropout, config.activation_dropout
-        self.layerdrop = config.decoder_layerdrop if crosses else config.encoder_layerdrop
-        self.activation = get_activation(config.activation_function)
-        heads = config.decoder_attention_heads if crosses else config.encoder_attention_heads
-        inner = config.decoder_ffn_dim if crosses else config.encoder_ffn_dim
-        init = normal(config.init_std)
-        attention = partial(
-            MultiHeadAttention,
-            config.d_model,
-            heads,
-            policy,
-            dropout_rate=config.attention_dropout,
-            key_bias=self.key_bias,
-            init=init,
-        )
-        self.self_attn = attention()
-        self.self_attn_layer_norm = LayerNorm(config.d_model, policy, epsilon=1e-5)
-        if crosses:
-            self.encoder_attn = attention()
-            self.encoder_attn_layer_norm = LayerNorm(config.d_model, policy, epsilon=1e-5)
-        self.fc1 = Linear(config.d_model, inner, policy, init=init)
-        self.fc2 = Linear(inner, config.d_model, policy, init=init)
-        self.final_layer_norm = LayerNorm(config.d_model, policy, epsilon=1e-5)
-
-    def __call__(
-        self,
-        hidden_states: jax.Array,
-        *,
-        mask: jax.Array | None,
-        memory: jax.Array | None = None,
-        memory_mask: jax.Array | None = None,
-        cache: tuple | None = None,
-        output_attentions: bool = False,
-        dropout_rng: jax.Array | None = None,
-    ) -> BlockOutput:
-        keys, before = split_key(dropout_rng, 7), hidden_states
-        own, crossed = (None, None) if cache is None else cache
-        options = {"output_attentions": output_attentions}
-        attend = partial(self.self_attn, mask=mask, cache=own, dropout_rng=keys[0], **options)
-        hidden_states, weights, own = self._add(attend, hidden_states, self.self_attn_layer_norm, keys[1])
-        cross_weights = None
-        if memory is not None or crossed is not None:
-            attend = partial(
-                self.encoder_attn, mask=memory_mask, memory=memory, cache=crossed, dropout_rng=keys[2], **options
-            )
-            hidden_states, cross_weights, crossed = self._add(
-                attend, hidden_states, self.encoder_attn_layer_norm, keys[3]
-            )
-        feed = partial(self._feed, dropout_rng=keys[4])
-        (hidden_states,) = self._add(feed, hidden_states, self.final_layer_norm, keys[5])
-        caches = None if cache is None else (own, crossed)
-        hidden_states = layer_dropout(before, hidden_states, self.layerdrop, keys[6])
-        return BlockOutput(hidden_states, caches, weights, cross_weights)
-
-    def _add(self, part, hidden_states, norm, dropout_rng) -> tuple[Any, ...]:
-        """The hidden states with what a part makes of them added, and what else the part returns."""
-        made, *others = part(norm(hidden_states) if self.pre_norm else hidden_states)
-        hidden_states = hidden_states + dropout(made, self.dropout_rate, dropout_rng)
-        return (hidden_states if self.pre_norm else norm(hidden_states)), *others
-
-    def _feed(self, hidden_states, dropout_rng):
-        inner = dropout(self.activation(self.fc1(hidden_states)), self.activation_dropout, dropout_rng)
-        return (self.fc2(inner),)
+    names = {
+        "key": "self_attn.k_proj",
+        "value": "self_attn.v_proj",
+        "query": "self_attn.q_proj",
+        "attn_out": "self_attn.out_proj",
+        "attn_norm": "self_attn_layer_norm",
+        "cross_key": "encoder_attn.k_proj",
+        "cross_value": "encoder_attn.v_proj",
+        "cross_query": "encoder_attn.q_proj",
+        "cross_attn_out": "encoder_attn.out_proj",
+        "cross_attn_norm": "encoder_attn_layer_norm",
+        "mlp_in": "fc1",
+        "mlp_out": "fc2",
+        "mlp_norm": "final_layer_norm",
+    }
 
 
-class BartTower(Module):
-    """The encoder or the decoder, whose `embed_tokens` may be shared. A descendant changes the class attributes.
+class BartStack(TextStack):
+    """The encoder or the decoder, whose `embed_tokens` may be shared.
 
     Attributes:
-        pre_norm: whether norms come before the parts of a layer, and one behind the last layer.
-        norms_embeddings: whether there is a norm behind the embeddings.
-        sinusoidal: whether positions are sines and cosines instead of learned.
-        scales_given: whether a decoder scales embeddings that are given in the place of ids too.
+        layer_class: class of the layers.
+        normalises_embeddings: whether there is a norm after the embeddings.
+        normalises_output: whether there is a norm after the last layer.
+        scales_inputs_embeds: whether a decoder scales embeddings that are given in place of ids too.
     """
 
-    pre_norm: ClassVar[bool] = False
-    norms_embeddings: ClassVar[bool] = True
-    sinusoidal: ClassVar[bool] = False
-    scales_given: ClassVar[bool] = False
+    layer_class: ClassVar[type[BartLayer]] = BartLayer
+    normalises_embeddings: ClassVar[bool] = True
+    normalises_output: ClassVar[bool] = False
+    scales_inputs_embeds: ClassVar[bool] = False
 
     def __init__(self, config: BartConfig, policy: Policy, embed_tokens: Embedding, *, decodes: bool):
+        spec = config.layer_spec(decodes=decodes)
         self.decodes, self.dropout_rate = decodes, config.dropout
         self.scale = config.d_model**0.5 if config.scale_embedding else 1.0
         self.embed_tokens = embed_tokens
-        positions, init = config.max_position_embeddings, normal(config.init_std)
-        if self.sinusoidal:
-            self.embed_positions = SinusoidalPositions(positions, config.d_model, policy)
-        else:
-            self.embed_positions = LearnedPositions(
-                positions, config.d_model, policy, offset=POSITION_OFFSET, init=init
-            )
+        self.embed_positions = self.make_positions(config, policy)
         count = config.decoder_layers if decodes else config.encoder_layers
-        self.layers = Stack(lambda: BartLayer(config, policy, crosses=decodes, pre_norm=self.pre_norm), count, policy)
-        if self.norms_embeddings:
-            self.layernorm_embedding = LayerNorm(config.d_model, policy, epsilon=1e-5)
-        if self.pre_norm:
-            self.layer_norm = LayerNorm(config.d_model, policy, epsilon=1e-5)
+        self.layers = Stack(lambda: self.layer_class(spec, policy, crosses=decodes), count, policy)
+        self.layernorm_embedding = spec.norm(policy) if self.normalises_embeddings else None
+        self.layer_norm = spec.norm(policy) if self.normalises_output else None
 
-    def __call__(
-        self,
-        input_ids=None,
-        attention_mask=None,
-        position_ids=None,
-        inputs_embeds=None,
-        encoder_hidden_states=None,
-        encoder_attention_mask=None,
-        past_key_values=None,
-        *,
-        output_attentions=False,
-        output_hidden_states=False,
-        dropout_rng=None,
-    ) -> BaseModelOutput:
-        scaled = inputs_embeds is None or (self.decodes and self.scales_given)
-        words = embed(self.embed_tokens, input_ids, inputs_embeds) * (self.scale if scaled else 1.0)
-        cache = None if past_key_values is None else self_attention_cache(past_key_values)
-        q_len = words.shape[1]
-        if position_ids is None:
-            position_ids = new_places(q_len, cache)[None]
-        hidden_states = words + self.embed_positions(position_ids)
-        if self.norms_embeddings:
-            hidden_states = self.layernorm_embedding(hidden_states)
-        if self.decodes:
-            mask = decoder_mask(attention_mask, q_len, cache)
-        else:
-            mask = None if attention_mask is None else padding_mask(attention_mask)
-        keys = split_key(dropout_rng, 2)
-        outputs = self.layers(
-            dropout(hidden_states, self.dropout_rate, keys[0]),
-            past_key_values=past_key_values,
-            dropout_rng=keys[1],
-            output_hidden_states=output_hidden_states,
-            output_attentions=output_attentions,
-            mask=mask,
-            memory=encoder_hidden_states,
-            memory_mask=None if encoder_attention_mask is None else padding_mask(encoder_attention_mask),
-        )
-        return BaseModelOutput(**(outputs.normed(self.layer_norm) if self.pre_norm else outputs)._asdict())
+    def make_positions(self, config: Any, policy: Policy) -> Embedding:
+        """The table of positions."""
+        count, init = config.max_position_embeddings, normal(config.init_std)
+        return LearnedPositions(count, config.d_model, policy, offset=POSITION_OFFSET, init=init)
+
+    def embed(self, input_ids: jax.Array | None, inputs_embeds: jax.Array | None) -> jax.Array:
+        is_scaled = inputs_embeds is None or (self.decodes and self.scales_inputs_embeds)
+        return super().embed(input_ids, inputs_embeds) * (self.scale if is_scaled else 1.0)
+
+    def add_positions(self, hidden_states: jax.Array, position_ids: jax.Array | None, cache: Any) -> jax.Array:
+        hidden_states = super().add_positions(hidden_states, position_ids, cache)
+        return hidden_states if self.layernorm_embedding is None else self.layernorm_embedding(hidden_states)
+
+    def finish(self, outputs: StackOutput, dropout_rng: jax.Array | None) -> StackOutput:
+        return outputs if self.layer_norm is None else outputs.normalised(self.layer_norm)
 
 
-class BartPreTrainedModel(EncoderDecoderModel):
-    """Base of the BART models. All take the inputs of `EncoderDecoderBase.forward`, but `BartForCausalLM`."""
+class BartModel(EncoderDecoderBase):
+    """Encoder and decoder without a head."""
 
     config_class = BartConfig
     base_model_prefix = "model"
-    ignored_names = (r"(encoder|decoder)\.version$",)
-    other_names = {r"(encoder|decoder)\.embed_tokens\.weight$": "shared.weight"}
+    keys_to_ignore_on_load = (r"(encoder|decoder)\.version$",)
+    key_aliases = {r"(encoder|decoder)\.embed_tokens\.weight$": "shared.weight"}
     tp_plan = {"(q_proj|k_proj|v_proj|fc1|lm_head)": COLUMN, "(out_proj|fc2|shared|embed_tokens)": ROW}
-    tower_class: ClassVar[type[BartTower]] = BartTower
-    base_class: ClassVar[Any]
-    """The base model that a model with a head is built on."""
-    config: BartConfig
+    stack_class: ClassVar[type[BartStack]] = BartStack
 
-
-class BartModel(BartPreTrainedModel, EncoderDecoderBase):
-    """Encoder and decoder without a head."""
-
-    def build(self, config: BartConfig, policy: Policy):
-        def table(words: int) -> Embedding:
-            return Embedding(words, config.d_model, policy, init=normal(config.init_std))
+    def setup(self, config: BartConfig, policy: Policy) -> None:
+        def table(tokens: int) -> Embedding:
+            return Embedding(tokens, config.d_model, policy, init=config.embedding_init)
 
         self.shared = table(config.vocab_size) if config.shares_embeddings else None
         if self.shared is not None and config.tie_word_embeddings:
             source = target = self.shared
         else:
             source, target = table(config.vocab_size), table(config.target_vocab_size)
-        self.encoder = self.tower_class(config, policy, source, decodes=False)
-        self.decoder = self.tower_class(config, policy, target, decodes=True)
+        self.encoder = self.stack_class(config, policy, source, decodes=False)
+        self.decoder = self.stack_class(config, policy, target, decodes=True)
 
     def get_input_embeddings(self) -> Embedding:
         return self.encoder.embed_tokens
@@ -277,38 +196,38 @@ class BartModel(BartPreTrainedModel, EncoderDecoderBase):
         self.encoder.embed_tokens = value
 
 
-BartPreTrainedModel.base_class = BartModel
-
-
-class BartForConditionalGeneration(BartPreTrainedModel):
-    """The next token of the decoder's text."""
-
+class BartForConditionalGeneration(EncoderDecoderForConditionalGeneration):
+    base_class = BartModel
     torch_leaves = {"final_logits_bias": TorchLeaf("final_logits_bias", optional=True)}
-    predicts_next_token = True
 
-    def build(self, config: BartConfig, policy: Policy):
-        self.model = self.base_class.part(config, policy)
+    def setup(self, config: BartConfig, policy: Policy) -> None:
+        base = set_base(self, config, policy)
         self.final_logits_bias = param((1, config.target_vocab_size), policy.param_dtype, zeros)
-        tied, init = config.tie_word_embeddings, normal(config.init_std)
-        self.lm_head = vocabulary_projection(self.model.decoder.embed_tokens, policy, tied=tied, init=init)
+        self.add_output_projection(base.decoder.embed_tokens, policy)
 
-    def head(self, outputs, inputs, dropout_rng):
-        logits = self.lm_head(outputs.last_hidden_state)
-        return outputs.to(Seq2SeqLMOutput, logits=logits + self.final_logits_bias[...].astype(logits.dtype)[None])
-
-    def get_output_embeddings(self) -> Linear | TiedLinear:
-        return self.lm_head
+    def head(self, outputs: Any, inputs: dict[str, Any], dropout_rng: jax.Array | None) -> Seq2SeqLMOutput:
+        found = super().head(outputs, inputs, dropout_rng)
+        return replace(found, logits=found.logits + self.final_logits_bias[...].astype(found.logits.dtype)[None])
 
 
-class BartDecoder(BartPreTrainedModel):
-    """A decoder of the given kind without its encoder: what `BartForCausalLM` is built on."""
+class BartForSequenceClassification(EncoderDecoderForSequenceClassification):
+    base_class = BartModel
 
+
+class BartForQuestionAnswering(EncoderDecoderForQuestionAnswering):
+    base_class = BartModel
+
+
+class BartDecoder(EncoderDecoderModel):
+    """The decoder without its encoder."""
+
+    base_class = BartModel
     input_embeddings = "decoder.embed_tokens"
     position_embeddings = "decoder.embed_positions"
 
-    def build(self, config: BartConfig, policy: Policy, *, tower_class: type[BartTower]):
-        words = Embedding(config.target_vocab_size, config.d_model, policy, init=normal(config.init_std))
-        self.decoder = tower_class(config, policy, words, decodes=True)
+    def setup(self, config: BartConfig, policy: Policy) -> None:
+        table = Embedding(config.target_vocab_size, config.d_model, policy, init=config.embedding_init)
+        self.decoder = self.base_class.stack_class(config, policy, table, decodes=True)
 
     def forward(
         self,
@@ -328,11 +247,14 @@ class BartDecoder(BartPreTrainedModel):
 
         Args:
             input_ids: int `[batch, q_len]`; or `inputs_embeds` `[batch, q_len, hidden]` in its place.
-            attention_mask: `[batch, kv_len]`, 0 for padding; with a cache it speaks of the whole text.
-            position_ids: int `[batch, q_len]`; 0, 1, ... behind the cache.
+            attention_mask: `[batch, kv_len]`, 0 for padding; with a cache of all tokens from the first on.
+            position_ids: int `[batch, q_len]`; 0, 1, ... after the cache.
             encoder_hidden_states: `[batch, source_len, hidden]` for cross-attention, with `encoder_attention_mask`;
                 there is none without them.
             past_key_values: from `init_cache` or an earlier output.
+
+        Raises:
+            FlaxModelsError: not exactly one of `input_ids` and `inputs_embeds`.
         """
         return self.decoder(
             input_ids,
@@ -348,46 +270,7 @@ class BartDecoder(BartPreTrainedModel):
         )
 
 
-class BartForCausalLM(DecoderAlone, BartPreTrainedModel):
+class BartForCausalLM(DecoderOnlyForCausalLM):
     """Next token prediction by the decoder alone. Takes the inputs of `BartDecoder.forward`."""
 
-    predicts_next_token = True
-
-    def build(self, config: BartConfig, policy: Policy):
-        self.model = BartDecoder.part(config, policy, tower_class=self.tower_class)
-        tied, init = config.tie_word_embeddings, normal(config.init_std)
-        self.lm_head = vocabulary_projection(self.model.decoder.embed_tokens, policy, tied=tied, init=init)
-
-    def head(self, outputs, inputs, dropout_rng):
-        return outputs.to(CausalLMOutput, logits=self.lm_head(outputs.last_hidden_state))
-
-    def get_output_embeddings(self) -> Linear | TiedLinear:
-        return self.lm_head
-
-
-class BartForSequenceClassification(BartPreTrainedModel):
-    """Classification of a text, by the decoder's state at its last end token."""
-
-    def build(self, config: BartConfig, policy: Policy):
-        self.model = self.base_class.part(config, policy)
-        rate, init = config.classifier_dropout, normal(config.init_std)
-        self.classification_head = ClassificationHead(
-            config.d_model, config.num_labels, policy, dropout_rate=rate, init=init
-        )
-
-    def head(self, outputs, inputs, dropout_rng):
-        ends = inputs["input_ids"] == self.config.eos_token_id
-        logits = self.classification_head(last_chosen(outputs.last_hidden_state, ends), dropout_rng)
-        return outputs.to(Seq2SeqSequenceClassifierOutput, logits=logits)
-
-
-class BartForQuestionAnswering(BartPreTrainedModel):
-    """Where in the text the answer begins and ends."""
-
-    def build(self, config: BartConfig, policy: Policy):
-        self.model = self.base_class.part(config, policy)
-        self.qa_outputs = Linear(config.d_model, 2, policy, init=normal(config.init_std))
-
-    def head(self, outputs, inputs, dropout_rng):
-        start, end = span_logits(self.qa_outputs, outputs.last_hidden_state)
-        return outputs.to(Seq2SeqQuestionAnsweringOutput, start_logits=start, end_logits=end)
+    base_class = BartDecoder

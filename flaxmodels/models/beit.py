@@ -1,7 +1,6 @@
 """BEiT (arXiv 2106.08254): ViT with layer scale, and relative positions in place of absolute ones.
 
-Parameter names are those of the published checkpoints; numerics follow the reference implementation in transformers
-(`BeitModel`, `BeitFor...`).
+Parameter names are those of the published checkpoints, as in `vit`.
 """
 
 from __future__ import annotations
@@ -9,36 +8,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Annotated, Any
+from operator import attrgetter
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from annotated_types import Len
 from flax import nnx
-from jax.nn.initializers import constant, normal, truncated_normal
 
-from flaxmodels.backbone import BackboneConfig
+from flaxmodels.bases.backbone import BackboneConfig
+from flaxmodels.bases.parts import place, set_base
+from flaxmodels.bases.transformer import LayerSpec
+from flaxmodels.bases.vision import PatchConfig, PatchEmbeddings, VisionForImageClassification, VisionPreTrainedModel
 from flaxmodels.errors import ConfigError
 from flaxmodels.fields import MAX_LAYERS, FurtherLayers, Rate, Scale, Size, VocabSize
-from flaxmodels.models.vit import (
-    PatchConfig,
-    ViTEmbeddings,
-    ViTEncoder,
-    ViTLayer,
-    ViTModel,
-    ViTPreTrainedModel,
-    image_classifier,
-)
+from flaxmodels.models.vit import ViTLayer, ViTModel
 from flaxmodels.nn.conv import ConvTranspose2d, channels_first
-from flaxmodels.nn.dropout import drop_path, dropout, split_key
-from flaxmodels.nn.linear import BatchNorm, LayerNorm, Linear
+from flaxmodels.nn.dense import Linear
+from flaxmodels.nn.initializers import normal, truncated_normal
 from flaxmodels.nn.module import Module, fresh, param
-from flaxmodels.nn.policy import Policy
+from flaxmodels.nn.norms import BatchNorm
 from flaxmodels.nn.resize import resize_bilinear
 from flaxmodels.nn.segmentation import FCNHead, UperHead
-from flaxmodels.nn.stack import BlockOutput
-from flaxmodels.outputs import BackboneOutput, ImageClassifierOutput, MaskedLMOutput, SemanticSegmenterOutput
+from flaxmodels.nn.stack import Stack
+from flaxmodels.outputs import BackboneOutput, MaskedLMOutput, SemanticSegmenterOutput
+from flaxmodels.policy import Policy
 
 SPECIAL_DISTANCES = 3
 """Rows at the end of a table of relative positions: class token to patch, patch to class token, the token to itself."""
@@ -73,8 +68,8 @@ class BeitConfig(BackboneConfig, PatchConfig):
     add_fpn: bool = False
     reshape_hidden_states: bool = True
 
-    def problems(self) -> list[str]:
-        found = super().problems()
+    def validation_errors(self) -> list[str]:
+        found = super().validation_errors()
         rows, columns = self.grid(self.image_size)
         if rows != columns and (self.use_relative_position_bias or self.use_shared_relative_position_bias):
             found.append(f"image_size={self.image_size}: relative positions are implemented for square images only")
@@ -85,11 +80,14 @@ class BeitConfig(BackboneConfig, PatchConfig):
         return found
 
     @property
-    def projection_biases(self) -> tuple[bool, bool, bool]:
-        return True, False, True
+    def layer_spec(self) -> LayerSpec:
+        scale = self.layer_scale_init_value if self.layer_scale_init_value > 0 else None
+        return replace(super().layer_spec, without_bias=("key",), layer_scale=scale)
 
 
-class BeitEmbeddings(ViTEmbeddings):
+class BeitEmbeddings(PatchEmbeddings):
+    """The patches of an image of any size after a class token."""
+
     always_interpolates = True
 
 
@@ -121,8 +119,8 @@ def _distances(rows: int, columns: int) -> int:
 @lru_cache(maxsize=16)
 def _relative_positions(rows: int, columns: int) -> np.ndarray:
     """int `[tokens, tokens]`: which row of the table is for a query and a key. The class token comes first."""
-    places = np.stack(np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")).reshape(2, -1)
-    down, right = places[:, :, None] - places[:, None, :]
+    patches = np.stack(np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")).reshape(2, -1)
+    down, right = patches[:, :, None] - patches[:, None, :]
     positions = np.empty((rows * columns + 1,) * 2, int)
     positions[1:, 1:] = (down + rows - 1) * (2 * columns - 1) + right + columns - 1
     positions[0, :] = _distances(rows, columns)
@@ -132,78 +130,67 @@ def _relative_positions(rows: int, columns: int) -> np.ndarray:
 
 
 class BeitLayer(ViTLayer):
+    """A layer of ViT with scales of both branches and a bias of attention scores."""
+
+    names = {**ViTLayer.names, "attn_scale": "lambda_1", "mlp_scale": "lambda_2"}
+    bias_path: ClassVar[str] = "attention.attention.relative_position_bias"
+
     def __init__(self, config: BeitConfig, policy: Policy):
-        super().__init__(config, policy)
-        if config.use_relative_position_bias:
-            self.attention.attention.relative_position_bias = BeitRelativePositionBias(config, policy)
-        if config.layer_scale_init_value > 0:
-            init = constant(config.layer_scale_init_value)
-            self.lambda_1 = param((config.hidden_size,), policy.param_dtype, init)
-            self.lambda_2 = param((config.hidden_size,), policy.param_dtype, init)
+        super().__init__(config.layer_spec, policy)
+        self.has_bias = config.use_relative_position_bias
+        if self.has_bias:
+            place(self, self.bias_path, BeitRelativePositionBias(config, policy))
 
-    def branch(self, number, hidden_states, drop_path_rate, dropout_rng):
-        keys = split_key(dropout_rng, 2)
-        hidden_states = dropout(hidden_states, self.dropout_rate, keys[0])
-        if hasattr(self, "lambda_1"):
-            scale = self.lambda_1 if number == 1 else self.lambda_2
-            hidden_states = hidden_states * scale[...].astype(hidden_states.dtype)[None, None]
-        return drop_path(hidden_states, drop_path_rate, keys[1])
-
-    def __call__(
+    def attend(
         self, hidden_states: jax.Array, *, grid: tuple[int, int] = (0, 0), bias: jax.Array | None = None, **options: Any
-    ) -> BlockOutput:
-        own = getattr(self.attention.attention, "relative_position_bias", None)
-        if own is not None:
-            bias = own(grid) if bias is None else own(grid) + bias
-        return super().__call__(hidden_states, bias=bias, **options)
-
-
-class BeitEncoder(ViTEncoder):
-    def __init__(self, config: BeitConfig, policy: Policy):
-        super().__init__(config, policy, BeitLayer)
-        shared = config.use_shared_relative_position_bias
-        self.relative_position_bias = BeitRelativePositionBias(config, policy) if shared else None
+    ) -> tuple[jax.Array, jax.Array | None, Any]:
+        """As in `TransformerLayer`; `grid` are the rows and columns of the patches, `bias` that of all layers."""
+        if self.has_bias:
+            own = attrgetter(self.bias_path)(self)(grid)
+            bias = own if bias is None else own + bias
+        return super().attend(hidden_states, bias=bias, **options)
 
 
 class BeitPooler(Module):
     """The norm of the mean of all patches, or the first token as it is."""
 
     def __init__(self, config: BeitConfig, policy: Policy):
-        mean, epsilon = config.use_mean_pooling, config.layer_norm_eps
-        self.layernorm = LayerNorm(config.hidden_size, policy, epsilon=epsilon) if mean else None
+        self.layernorm = config.layer_spec.norm(policy) if config.use_mean_pooling else None
 
-    def __call__(self, hidden_states):
+    def __call__(self, hidden_states: jax.Array) -> jax.Array:
+        """`[batch, tokens, hidden]` to `[batch, hidden]`."""
         return hidden_states[:, 0] if self.layernorm is None else self.layernorm(hidden_states[:, 1:].mean(1))
 
 
-class BeitPreTrainedModel(ViTPreTrainedModel):
-    """Base of the BEiT models. All take the inputs of `ViTModel.forward`.
+class BeitModel(ViTModel):
+    """The encoder without a head, and the pooler unless `add_pooling_layer=False`.
 
     Positions are stretched to images of any size, with or without `interpolate_pos_encoding`.
     """
 
     config_class = BeitConfig
     base_model_prefix = "beit"
-    ignored_names = (r"relative_position_index$",)
-    other_names = {
+    keys_to_ignore_on_load = (r"relative_position_index$",)
+    key_aliases = {
         "attention.attention.relative_position_bias": "relative_position_bias",
         "encoder.relative_position_bias": "shared_position_bias",
-        **ViTPreTrainedModel.other_names,
+        **ViTModel.key_aliases,
     }
 
-
-class BeitModel(BeitPreTrainedModel, ViTModel):
-    """The encoder without a head, and the pooler unless `add_pooling_layer=False`."""
-
-    def build(self, config: BeitConfig, policy: Policy, *, add_pooling_layer: bool = True):
-        positions = config.use_absolute_position_embeddings
+    def setup(  # pyright: ignore[reportIncompatibleMethodOverride]  # its caller is the constructor of the same class
+        self, config: BeitConfig, policy: Policy, *, add_pooling_layer: bool = True
+    ):
+        positions, shared = config.use_absolute_position_embeddings, config.use_shared_relative_position_bias
         self.embeddings = BeitEmbeddings(config, policy, masks=config.use_mask_token, positions=positions)
-        self.encoder = BeitEncoder(config, policy)
-        normed, epsilon = not config.use_mean_pooling, config.layer_norm_eps
-        self.layernorm = LayerNorm(config.hidden_size, policy, epsilon=epsilon) if normed else None
+        place(self, "encoder.layer", self.make_layers(config, policy))
+        self.encoder.relative_position_bias = BeitRelativePositionBias(config, policy) if shared else None
+        self.layernorm = None if config.use_mean_pooling else config.layer_spec.norm(policy)
         self.pooler = fresh(BeitPooler(config, policy)) if add_pooling_layer else None
 
-    def layer_inputs(self, images, *, trains):
+    def make_layers(self, config: BeitConfig, policy: Policy) -> Stack:
+        return Stack(lambda: BeitLayer(config, policy), config.num_hidden_layers, policy)
+
+    def layer_inputs(self, images: jax.Array, *, trains: bool) -> dict[str, Any]:
         height, width = images.shape[1:3]
         grid, shared = self.config.grid((height, width)), self.encoder.relative_position_bias
         inputs = {"grid": grid, "bias": None if shared is None else shared(grid)}
@@ -213,31 +200,29 @@ class BeitModel(BeitPreTrainedModel, ViTModel):
         return inputs
 
 
-BeitPreTrainedModel.base_class = BeitModel
+class BeitForMaskedImageModeling(VisionPreTrainedModel):
+    """A visual token for each patch, of which some were masked: `logits` `[batch, patches, vocab]`."""
 
+    base_class = BeitModel
 
-class BeitForMaskedImageModeling(BeitPreTrainedModel):
-    """A visual word for each patch, of which some were masked: `logits` `[batch, patches, vocab]`."""
-
-    def build(self, config: BeitConfig, policy: Policy):
-        self.set_base(config, policy, add_pooling_layer=False)
-        self.layernorm = LayerNorm(config.hidden_size, policy, epsilon=config.layer_norm_eps)
+    def setup(self, config: BeitConfig, policy: Policy) -> None:
+        set_base(self, config, policy, add_pooling_layer=False)
+        self.layernorm = config.layer_spec.norm(policy)
         init = normal(config.initializer_range)
         self.lm_head = Linear(config.hidden_size, config.vocab_size, policy, init=init)
 
-    def head(self, outputs, inputs, dropout_rng):
+    def head(self, outputs: Any, inputs: dict[str, Any], dropout_rng: jax.Array | None) -> MaskedLMOutput:
         return outputs.to(MaskedLMOutput, logits=self.lm_head(self.layernorm(outputs.last_hidden_state)[:, 1:]))
 
 
-class BeitForImageClassification(BeitPreTrainedModel):
+class BeitForImageClassification(VisionForImageClassification):
     """Classification of an image by the mean of its patches, or by its first token."""
 
-    def build(self, config: BeitConfig, policy: Policy):
-        self.set_base(config, policy)
-        self.classifier = image_classifier(config.hidden_size, config, policy)
+    base_class = BeitModel
+    base_options = {}
 
-    def head(self, outputs, inputs, dropout_rng):
-        return outputs.to(ImageClassifierOutput, logits=self.classifier(outputs.pooler_output))
+    def summarise(self, outputs: Any) -> jax.Array:
+        return outputs.pooler_output
 
 
 class BeitUpsampling(Module):
@@ -279,11 +264,13 @@ class BeitBackbone(BeitModel):
 
     torch_names = {"fpn": ""}
 
-    def build(self, config: BeitConfig, policy: Policy):
-        super().build(config, policy, add_pooling_layer=False)
+    def setup(  # pyright: ignore[reportIncompatibleMethodOverride]  # its caller is the constructor of the same class
+        self, config: BeitConfig, policy: Policy
+    ):
+        super().setup(config, policy, add_pooling_layer=False)
         self.fpn = fresh(BeitPyramid(config, policy)) if config.add_fpn else None
 
-    def forward(
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # as torch's, of another output
         self,
         pixel_values: jax.Array,
         bool_masked_pos: jax.Array | None = None,
@@ -311,17 +298,18 @@ class BeitBackbone(BeitModel):
         return replace(found, feature_maps=tuple(map(channels_first, maps)))
 
 
-class BeitForSemanticSegmentation(BeitPreTrainedModel):
+class BeitForSemanticSegmentation(VisionPreTrainedModel):
     """A label for every pixel, from a pyramid of the stages of which `config.out_indices` names four, the stem as 1."""
 
+    base_class = BeitModel
     torch_names = {"fpn": ""}
     beit: BeitModel
 
-    def build(self, config: BeitConfig, policy: Policy):
+    def setup(self, config: BeitConfig, policy: Policy):
         if len(config.out_indices or ()) != PYRAMID_LEVELS:
             raise ConfigError(f"BeitForSemanticSegmentation needs four out_indices, not {config.out_indices}")
         labels, init = config.num_labels, normal(config.initializer_range)
-        self.set_base(config, policy, add_pooling_layer=False)
+        set_base(self, config, policy, add_pooling_layer=False)
         self.fpn = BeitPyramid(config, policy)
         self.decode_head = UperHead(config.hidden_size, labels, PYRAMID_LEVELS, config.pool_scales, policy, init=init)
         self.auxiliary_head = (
@@ -339,7 +327,7 @@ class BeitForSemanticSegmentation(BeitPreTrainedModel):
         )
 
     @property
-    def features(self):
+    def base_forward(self):
         return self.forward
 
     def forward(
@@ -360,7 +348,7 @@ class BeitForSemanticSegmentation(BeitPreTrainedModel):
             output_hidden_states=True,
             dropout_rng=dropout_rng,
         )
-        states = outputs.hidden_states
+        states = tuple(outputs.hidden_states or ())
         maps = [self.patches(states[number - 1], pixel_values) for number in self.config.out_indices]
         maps = self.fpn(maps, train)
         auxiliary = self.auxiliary_head(maps[AUXILIARY_LEVEL], train) if train and self.auxiliary_head else None

@@ -1,38 +1,31 @@
-"""BLOOM (arXiv 2211.05100): decoder whose attention favours near tokens (ALiBi, arXiv 2108.12409), without positions.
-
-Parameter names and numerics follow the reference implementation in transformers (`BloomModel`, `BloomFor...`).
-"""
+"""BLOOM (arXiv 2211.05100): decoder whose attention favours near tokens (ALiBi, arXiv 2108.12409); no positions."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jax.nn.initializers import normal
 
-from flaxmodels.config import PreTrainedConfig
-from flaxmodels.fields import Epsilon, Layers, Rate, Scale, Size, SpecialId, SpecialIds, VocabSize
-from flaxmodels.models.gpt2 import (
-    GPT2ForQuestionAnswering,
-    GPT2ForSequenceClassification,
-    GPT2ForTokenClassification,
-    GPT2LMHeadModel,
-    GPT2PreTrainedModel,
+from flaxmodels.bases.decoder import DecoderBase, Tokens, alibi_biases, causal_masks
+from flaxmodels.bases.decoder_heads import (
+    DecoderForCausalLM,
+    DecoderForSequenceClassification,
+    DecoderForTokenClassification,
 )
-from flaxmodels.nn.alibi import alibi_bias
-from flaxmodels.nn.cache import Cache, LayerCache, self_attention_cache
-from flaxmodels.nn.dropout import dropout, split_key
-from flaxmodels.nn.inputs import PADDING_MASK
-from flaxmodels.nn.linear import Embedding, LayerNorm, embed
-from flaxmodels.nn.masks import decoder_mask, token_positions
+from flaxmodels.bases.decoder_layer import DecoderLayer, FeedForward, Mixer, sequential, sequential_from_norms
+from flaxmodels.bases.decoder_parts import attention, token_embedding
+from flaxmodels.bases.heads import ForQuestionAnswering
+from flaxmodels.config import PreTrainedConfig
+from flaxmodels.execution.inputs import PADDING_MASK
+from flaxmodels.fields import Epsilon, Layers, Rate, Scale, Size, SpecialId, SpecialIds, VocabSize
+from flaxmodels.nn.cache import Cache
+from flaxmodels.nn.initializers import normal
 from flaxmodels.nn.mlp import MLP
-from flaxmodels.nn.module import Module
-from flaxmodels.nn.multihead import FusedAttention
+from flaxmodels.nn.norms import LayerNorm
 from flaxmodels.nn.partition import COLUMN, ROW
-from flaxmodels.nn.policy import Policy
-from flaxmodels.nn.stack import BlockOutput, Stack
+from flaxmodels.nn.self_attention import FusedAttention
 from flaxmodels.outputs import BaseModelOutput
+from flaxmodels.policy import Policy
 
 
 class BloomConfig(PreTrainedConfig):
@@ -57,78 +50,52 @@ class BloomConfig(PreTrainedConfig):
     pretraining_tp: Size = 1
     slow_but_exact: bool = False
 
-    def problems(self) -> list[str]:
-        found = super().problems()
+    def validation_errors(self) -> list[str]:
+        found = super().validation_errors()
         if self.slow_but_exact and self.pretraining_tp > 1:
             found.append(f"slow_but_exact=True with pretraining_tp={self.pretraining_tp} is not implemented")
         return found
 
 
-class BloomBlock(Module):
-    """Attention and MLP, each with a norm before it; the residuals are what comes before the norms, or behind them."""
+class BloomBlock(DecoderLayer):
+    """Attention and MLP, each with a norm before it; residuals are taken before the norms, or after them."""
 
     def __init__(self, config: BloomConfig, policy: Policy):
-        self.dropout_rate = config.hidden_dropout
-        self.keeps_normed = config.apply_residual_connection_post_layernorm
-        self.input_layernorm = LayerNorm(config.hidden_size, policy, epsilon=config.layer_norm_epsilon)
         hidden, init = config.hidden_size, normal(config.initializer_range)
-        self.self_attention = FusedAttention(
-            hidden, config.n_head, policy, dropout_rate=config.attention_dropout, init=init
+        from_norms = config.apply_residual_connection_post_layernorm
+        self.arrangement = sequential_from_norms if from_norms else sequential
+        self.sublayers = (
+            Mixer("self_attention", pre_norm="input_layernorm", dropout_rate=config.hidden_dropout),
+            FeedForward("mlp", pre_norm="post_attention_layernorm", dropout_rate=config.hidden_dropout),
         )
+        self.input_layernorm = LayerNorm(hidden, policy, epsilon=config.layer_norm_epsilon)
+        self.self_attention = attention(config, policy, FusedAttention, rotate=None)
         self.post_attention_layernorm = LayerNorm(hidden, policy, epsilon=config.layer_norm_epsilon)
         names = ("dense_h_to_4h", "dense_4h_to_h")
         self.mlp = MLP(hidden, 4 * hidden, policy, activation="gelu_new", names=names, init=init)
 
-    def __call__(
-        self,
-        hidden_states: jax.Array,
-        *,
-        mask: jax.Array,
-        bias: jax.Array,
-        cache: LayerCache | None = None,
-        output_attentions: bool = False,
-        dropout_rng: jax.Array | None = None,
-    ) -> BlockOutput:
-        keys, normed = split_key(dropout_rng, 3), self.input_layernorm(hidden_states)
-        mixed, weights, cache = self.self_attention(
-            normed, mask, bias=bias, cache=cache, output_attentions=output_attentions, dropout_rng=keys[0]
-        )
-        residual = normed if self.keeps_normed else hidden_states
-        hidden_states = residual + dropout(mixed, self.dropout_rate, keys[1])
-        normed = self.post_attention_layernorm(hidden_states)
-        residual = normed if self.keeps_normed else hidden_states
-        return BlockOutput(residual + dropout(self.mlp(normed), self.dropout_rate, keys[2]), cache, weights)
 
-
-class BloomPreTrainedModel(GPT2PreTrainedModel):
-    """Base of the BLOOM models. All take the inputs of `BloomModel.forward`."""
+class BloomModel(DecoderBase):
+    """The decoder without a head."""
 
     config_class = BloomConfig
-    ignored_names = ()
+    layer_class = BloomBlock
+    base_model_prefix = "transformer"
+    keys_to_ignore_on_load = ()
     tp_plan = {
         "(query_key_value|dense_h_to_4h|lm_head)": COLUMN,
         "(self_attention/dense|dense_4h_to_h|word_embeddings)": ROW,
     }
-
-    def prepare_inputs_for_generation(
-        self, input_ids: jax.Array, attention_mask: jax.Array, position_ids: jax.Array, cache: Cache
-    ) -> dict[str, Any]:
-        """As for all, without positions."""
-        inputs = super().prepare_inputs_for_generation(input_ids, attention_mask, position_ids, cache)
-        return {name: value for name, value in inputs.items() if name != "position_ids"}
-
-
-class BloomModel(BloomPreTrainedModel):
-    """The decoder without a head."""
-
     input_embeddings = "word_embeddings"
+    layers_path = "h"
+    final_norm_path = "ln_f"
+    layer_context = {"mask": causal_masks, "bias": alibi_biases}
     expected_inputs = {"attention_mask": PADDING_MASK}
 
-    def build(self, config: BloomConfig, policy: Policy):
-        init = normal(config.initializer_range)
-        self.word_embeddings = Embedding(config.vocab_size, config.hidden_size, policy, init=init)
+    def setup(self, config: BloomConfig, policy: Policy):
+        self.word_embeddings = token_embedding(config, policy)
         self.word_embeddings_layernorm = LayerNorm(config.hidden_size, policy, epsilon=config.layer_norm_epsilon)
-        self.h = Stack(lambda: BloomBlock(config, policy), config.n_layer, policy)
+        self.h = self.make_layers(config, policy)
         self.ln_f = LayerNorm(config.hidden_size, policy, epsilon=config.layer_norm_epsilon)
 
     def forward(
@@ -142,44 +109,40 @@ class BloomModel(BloomPreTrainedModel):
         output_hidden_states: bool = False,
         dropout_rng: jax.Array | None = None,
     ) -> BaseModelOutput:
-        """Decode.
+        """Decode. The inputs are those of `DecoderModel.forward`, without positions.
 
         Args:
-            input_ids: int `[batch, q_len]`; or `inputs_embeds` `[batch, q_len, hidden]` in its place.
-            attention_mask: `[batch, kv_len]`, 0 for padding, which counts in no distance; with a cache it speaks of the
-                whole text.
-            past_key_values: from `init_cache` or an earlier output.
+            attention_mask: `[batch, kv_len]`, 0 for padding, which counts in no distance; with a cache it is of the
+                whole sequence.
         """
-        words = embed(self.word_embeddings, input_ids, inputs_embeds)
-        q_len = words.shape[1]
-        cache = None if past_key_values is None else self_attention_cache(past_key_values)
-        places = jnp.arange(q_len) if cache is None else cache.key_positions(q_len)
-        outputs = self.h(
-            self.word_embeddings_layernorm(words),
-            past_key_values=past_key_values,
-            dropout_rng=dropout_rng,
-            output_hidden_states=output_hidden_states,
-            output_attentions=output_attentions,
-            mask=decoder_mask(attention_mask, q_len, cache),
-            bias=alibi_bias(self.config.n_head, token_positions(attention_mask, places)),
-        )
-        return BaseModelOutput(**outputs.normed(self.ln_f)._asdict())
+        inputs = (input_ids, attention_mask, None, past_key_values, inputs_embeds)
+        options: dict[str, Any] = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+        outputs, _ = self.decode(*inputs, **options, dropout_rng=dropout_rng)
+        return BaseModelOutput(**outputs._asdict())
+
+    def embed_inputs(self, token_embeds: jax.Array, tokens: Tokens, dropout_rng: jax.Array | None) -> jax.Array:
+        return self.word_embeddings_layernorm(token_embeds)
 
 
-BloomPreTrainedModel.base_class = BloomModel
+class BloomForCausalLM(DecoderForCausalLM):
+    base_class = BloomModel
+
+    def prepare_inputs_for_generation(
+        self, input_ids: jax.Array, attention_mask: jax.Array, position_ids: jax.Array, cache: Cache
+    ) -> dict[str, Any]:
+        """As for all; no positions."""
+        inputs = super().prepare_inputs_for_generation(input_ids, attention_mask, position_ids, cache)
+        return {name: value for name, value in inputs.items() if name != "position_ids"}
 
 
-class BloomForCausalLM(BloomPreTrainedModel, GPT2LMHeadModel):
-    """Next token prediction."""
+class BloomForSequenceClassification(DecoderForSequenceClassification):
+    base_class = BloomModel
 
 
-class BloomForSequenceClassification(BloomPreTrainedModel, GPT2ForSequenceClassification):
-    """Classification of a sequence by its last token that is not padding."""
+class BloomForTokenClassification(DecoderForTokenClassification):
+    base_class = BloomModel
+    head_name = "classifier"
 
 
-class BloomForTokenClassification(BloomPreTrainedModel, GPT2ForTokenClassification):
-    """Classification of each token."""
-
-
-class BloomForQuestionAnswering(BloomPreTrainedModel, GPT2ForQuestionAnswering):
-    """Where in the text the answer begins and ends."""
+class BloomForQuestionAnswering(ForQuestionAnswering):
+    base_class = BloomModel

@@ -1,7 +1,4 @@
-"""ConvNeXt (arXiv 2201.03545): a convolutional network with the blocks of a transformer.
-
-Parameter names and numerics follow the reference implementation in transformers (`ConvNextModel`, `ConvNextFor...`).
-"""
+"""ConvNeXt (arXiv 2201.03545): a convolutional network with the blocks of a transformer."""
 
 from __future__ import annotations
 
@@ -10,19 +7,21 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import constant, normal
 
-from flaxmodels.backbone import BackboneConfig
+from flaxmodels.bases.backbone import BackboneConfig
+from flaxmodels.bases.parts import set_base
 from flaxmodels.fields import Activation, Depths, Epsilon, Layers, Pixels, Rate, Scale, Size
 from flaxmodels.model import PreTrainedModel
 from flaxmodels.nn.activations import get_activation
 from flaxmodels.nn.conv import Conv2d, channels_first, channels_last
+from flaxmodels.nn.dense import Linear
 from flaxmodels.nn.dropout import drop_path, split_key
-from flaxmodels.nn.linear import LayerNorm, Linear
+from flaxmodels.nn.initializers import constant, normal
 from flaxmodels.nn.module import Module, ModuleList, fresh, param
-from flaxmodels.nn.policy import Policy
+from flaxmodels.nn.norms import LayerNorm
 from flaxmodels.nn.stack import BlockOutput, Stack
 from flaxmodels.outputs import BackboneOutput, ImageClassifierOutput, ImageModelOutput
+from flaxmodels.policy import Policy
 
 EPSILON = 1e-6
 """Of all norms but the last."""
@@ -53,7 +52,7 @@ class ConvNextConfig(BackboneConfig):
 
 
 class ConvNextLayer(Module):
-    """A wide depthwise convolution and an MLP in each place, beside a residual connection."""
+    """A wide depthwise convolution and an MLP of each pixel, with a residual connection."""
 
     def __init__(self, config: ConvNextConfig, policy: Policy, width: int):
         init = normal(config.initializer_range)
@@ -76,7 +75,7 @@ class ConvNextLayer(Module):
 
 
 class ConvNextStage(Module):
-    """Blocks of one width, behind a norm and a convolution that halves the image in all stages but the first."""
+    """Blocks of one width, after a norm and a convolution that halves the image in all stages but the first."""
 
     def __init__(self, config: ConvNextConfig, policy: Policy, number: int):
         inner, outer = config.hidden_sizes[max(number - 1, 0)], config.hidden_sizes[number]
@@ -119,29 +118,23 @@ class ConvNextEncoder(Module):
         return states
 
 
-class ConvNextPreTrainedModel(PreTrainedModel):
-    """Base of the ConvNeXt models. All take the inputs of `ConvNextModel.forward`."""
+class ConvNextModel(PreTrainedModel):
+    """The network without a head."""
 
     config_class = ConvNextConfig
     base_model_prefix = "convnext"
     main_input_name = "pixel_values"
-    config: ConvNextConfig
-    embeddings: ConvNextEmbeddings
-    encoder: ConvNextEncoder
+    config: Any
+
+    def setup(self, config: ConvNextConfig, policy: Policy) -> None:
+        self.embeddings = ConvNextEmbeddings(config, policy)
+        self.encoder = ConvNextEncoder(config, policy)
+        self.layernorm = LayerNorm(config.hidden_sizes[-1], policy, epsilon=config.layer_norm_eps)
 
     def encode(self, pixel_values: jax.Array, dropout_rng: jax.Array | None) -> list[jax.Array]:
         """The embedded images and the output of each stage, `[batch, height, width, channels]`."""
         images = channels_last(pixel_values, self.config.num_channels)
         return self.encoder(self.embeddings(images), dropout_rng)
-
-
-class ConvNextModel(ConvNextPreTrainedModel):
-    """The network without a head."""
-
-    def build(self, config: ConvNextConfig, policy: Policy):
-        self.embeddings = ConvNextEmbeddings(config, policy)
-        self.encoder = ConvNextEncoder(config, policy)
-        self.layernorm = LayerNorm(config.hidden_sizes[-1], policy, epsilon=config.layer_norm_eps)
 
     def forward(
         self,
@@ -163,22 +156,24 @@ class ConvNextModel(ConvNextPreTrainedModel):
         )
 
 
-class ConvNextForImageClassification(ConvNextPreTrainedModel):
-    """Classification of images by the normed mean of their last feature map."""
+class ConvNextForImageClassification(PreTrainedModel):
+    """Classification of images by the normalised mean of their last feature map."""
 
-    def build(self, config: ConvNextConfig, policy: Policy):
-        self.convnext = ConvNextModel.part(config, policy)
+    base_class = ConvNextModel
+
+    def setup(self, config: ConvNextConfig, policy: Policy) -> None:
+        set_base(self, config, policy)
         init = normal(config.initializer_range)
         self.classifier = Linear(config.hidden_sizes[-1], config.num_labels, policy, init=init)
 
-    def head(self, outputs, inputs, dropout_rng):
+    def head(self, outputs: Any, inputs: dict[str, Any], dropout_rng: jax.Array | None) -> ImageClassifierOutput:
         return outputs.to(ImageClassifierOutput, logits=self.classifier(outputs.pooler_output))
 
 
-class ConvNextBackbone(ConvNextPreTrainedModel):
+class ConvNextBackbone(ConvNextModel):
     """The feature maps of the stages that the configuration asks for, each with a norm of its own."""
 
-    def build(self, config: ConvNextConfig, policy: Policy):
+    def setup(self, config: ConvNextConfig, policy: Policy) -> None:
         self.embeddings = ConvNextEmbeddings(config, policy)
         self.encoder = ConvNextEncoder(config, policy)
         self.hidden_states_norms = fresh(Module())
@@ -187,7 +182,7 @@ class ConvNextBackbone(ConvNextPreTrainedModel):
             norm = LayerNorm(widths[number], policy, epsilon=EPSILON)
             setattr(self.hidden_states_norms, config.stages[number], norm)
 
-    def forward(
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # as torch's, of another output
         self,
         pixel_values: jax.Array,
         *,

@@ -1,24 +1,25 @@
-"""DeiT (arXiv 2012.12877): ViT with a second token in front of the patches, which learns from a teacher.
+"""DeiT (arXiv 2012.12877): ViT with a second token before the patches, which learns from a teacher.
 
-Parameter names are those of the published checkpoints; numerics follow the reference implementation in transformers
-(`DeiTModel`, `DeiTFor...`).
+Parameter names are those of the published checkpoints, as in `vit`.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from flaxmodels.models.vit import (
-    ViTConfig,
-    ViTEmbeddings,
-    ViTForImageClassification,
-    ViTForMaskedImageModeling,
-    ViTModel,
-    ViTPreTrainedModel,
+import jax
+
+from flaxmodels.bases.parts import set_base
+from flaxmodels.bases.vision import (
+    PatchEmbeddings,
+    VisionForImageClassification,
+    VisionForMaskedImageModeling,
+    VisionPreTrainedModel,
     image_classifier,
 )
-from flaxmodels.nn.policy import Policy
+from flaxmodels.models.vit import ViTConfig, ViTModel
 from flaxmodels.outputs import ImageClassifierWithTeacherOutput
+from flaxmodels.policy import Policy
 
 
 class DeiTConfig(ViTConfig):
@@ -27,48 +28,46 @@ class DeiTConfig(ViTConfig):
     model_type = "deit"
 
 
-class DeiTEmbeddings(ViTEmbeddings):
+class DeiTEmbeddings(PatchEmbeddings):
+    """The patches of an image after a class token and a distillation token."""
+
     tokens = ("cls_token", "distillation_token")
 
 
-class DeiTPreTrainedModel(ViTPreTrainedModel):
-    """Base of the DeiT models. All take the inputs of `ViTModel.forward`."""
+class DeiTModel(ViTModel):
+    """The encoder without a head, and the pooler unless `add_pooling_layer=False`."""
 
     config_class = DeiTConfig
     base_model_prefix = "deit"
-
-
-class DeiTModel(DeiTPreTrainedModel, ViTModel):
-    """The encoder without a head, and the pooler unless `add_pooling_layer=False`."""
-
     embeddings_class = DeiTEmbeddings
 
 
-DeiTPreTrainedModel.base_class = DeiTModel
+class DeiTForImageClassification(VisionForImageClassification):
+    base_class = DeiTModel
 
 
-class DeiTForImageClassification(DeiTPreTrainedModel, ViTForImageClassification):
-    """Classification of an image by its first token."""
+class DeiTForMaskedImageModeling(VisionForMaskedImageModeling):
+    base_class = DeiTModel
 
 
-class DeiTForMaskedImageModeling(DeiTPreTrainedModel, ViTForMaskedImageModeling):
-    """The pixels of an image, of which patches were masked (SimMIM, arXiv 2111.09886)."""
-
-
-class DeiTForImageClassificationWithTeacher(DeiTPreTrainedModel):
+class DeiTForImageClassificationWithTeacher(VisionPreTrainedModel):
     """Classification of an image by the mean of what its first two tokens say."""
 
-    def build(self, config: Any, policy: Policy):
-        self.set_base(config, policy, add_pooling_layer=False)
+    base_class = DeiTModel
+
+    def setup(self, config: Any, policy: Policy) -> None:
+        set_base(self, config, policy, add_pooling_layer=False)
         self.cls_classifier = image_classifier(config.hidden_size, config, policy)
         self.distillation_classifier = image_classifier(config.hidden_size, config, policy)
 
-    def head(self, outputs, inputs, dropout_rng):
-        by_class = self.cls_classifier(outputs.last_hidden_state[:, 0])
-        by_distillation = self.distillation_classifier(outputs.last_hidden_state[:, 1])
+    def head(
+        self, outputs: Any, inputs: dict[str, Any], dropout_rng: jax.Array | None
+    ) -> ImageClassifierWithTeacherOutput:
+        cls_logits = self.cls_classifier(outputs.last_hidden_state[:, 0])
+        distillation_logits = self.distillation_classifier(outputs.last_hidden_state[:, 1])
         return outputs.to(
             ImageClassifierWithTeacherOutput,
-            logits=(by_class + by_distillation) / 2,
-            cls_logits=by_class,
-            distillation_logits=by_distillation,
+            logits=(cls_logits + distillation_logits) / 2,
+            cls_logits=cls_logits,
+            distillation_logits=distillation_logits,
         )

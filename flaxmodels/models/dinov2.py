@@ -1,36 +1,26 @@
 """DINOv2 (arXiv 2304.07193): ViT with layer scale, for images of any size.
 
-Parameter names are those of the published checkpoints; numerics follow the reference implementation in transformers
-(`Dinov2Model`, `Dinov2For...`).
+Parameter names are those of the published checkpoints, as in `vit`.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 from annotated_types import Interval
-from jax.nn.initializers import constant, normal
 
-from flaxmodels.backbone import BackboneConfig
+from flaxmodels.bases.backbone import BackboneConfig
+from flaxmodels.bases.parts import place
+from flaxmodels.bases.transformer import DropoutRates, LayerSpec, TransformerLayer, pre_norm
+from flaxmodels.bases.vision import PatchConfig, PatchEmbeddings, VisionForImageClassification, VisionModel
 from flaxmodels.fields import MAX_SIZE, Epsilon, ImageSize, Rate, Scale
-from flaxmodels.models.vit import (
-    PatchConfig,
-    ViTEmbeddings,
-    ViTEncoder,
-    ViTLayer,
-    ViTModel,
-    ViTPreTrainedModel,
-    image_classifier,
-)
-from flaxmodels.nn.dropout import drop_path
-from flaxmodels.nn.linear import LayerNorm, Linear
-from flaxmodels.nn.mlp import MLP
-from flaxmodels.nn.module import Module, param
 from flaxmodels.nn.partition import COLUMN, ROW
-from flaxmodels.nn.policy import Policy
-from flaxmodels.outputs import BackboneOutput, ImageClassifierOutput
+from flaxmodels.nn.stack import Stack
+from flaxmodels.outputs import BackboneOutput, BaseModelOutputWithPooling
+from flaxmodels.policy import Policy
 
 
 class Dinov2Config(BackboneConfig, PatchConfig):
@@ -49,90 +39,85 @@ class Dinov2Config(BackboneConfig, PatchConfig):
     reshape_hidden_states: bool = True
     use_mask_token: bool = True
 
-    def problems(self) -> list[str]:
-        found = super().problems()
-        if not 1 <= self.inner_features <= MAX_SIZE:
-            found.append(f"mlp_ratio={self.mlp_ratio} makes feed-forward networks of {self.inner_features} features")
+    def validation_errors(self) -> list[str]:
+        found = super().validation_errors()
+        if not 1 <= self.intermediate_size <= MAX_SIZE:
+            found.append(f"mlp_ratio={self.mlp_ratio} makes feed-forward networks of {self.intermediate_size} features")
         return found
 
     @property
-    def inner_features(self) -> int:
-        """Of the feed-forward networks. Gated ones have two thirds as many, rounded up to a multiple of 8."""
+    def intermediate_size(self) -> int:
+        """Number of features inside feed-forward networks: two thirds, up to a multiple of 8, in those with a gate."""
         features = int(self.hidden_size * self.mlp_ratio)
         return (int(features * 2 / 3) + 7) // 8 * 8 if self.use_swiglu_ffn else features
 
+    @property
+    def layer_spec(self) -> LayerSpec:
+        rates = DropoutRates(weights=self.attention_probs_dropout_prob)
+        return replace(super().layer_spec, rates=rates, layer_scale=self.layerscale_value)
 
-class Dinov2Embeddings(ViTEmbeddings):
+
+class Dinov2Embeddings(PatchEmbeddings):
+    """The patches of an image of any size after a class token."""
+
     always_interpolates = True
     mask_token_axes = 2
 
 
-class Dinov2LayerScale(Module):
-    def __init__(self, config: Dinov2Config, policy: Policy):
-        self.lambda1 = param((config.hidden_size,), policy.param_dtype, constant(config.layerscale_value))
+class Dinov2Layer(TransformerLayer):
+    """A layer with norms before attention and feed-forward network, and a scale of what both add."""
 
-    def __call__(self, hidden_states):
-        return hidden_states * self.lambda1[...].astype(hidden_states.dtype)[None, None]
-
-
-class Dinov2SwiGLUFFN(Module):
-    """A gated feed-forward network (arXiv 2002.05202); the gate is the first half of one projection."""
-
-    def __init__(self, config: Dinov2Config, policy: Policy):
-        init = normal(config.initializer_range)
-        self.weights_in = Linear(config.hidden_size, 2 * config.inner_features, policy, init=init)
-        self.weights_out = Linear(config.inner_features, config.hidden_size, policy, init=init)
-
-    def __call__(self, hidden_states):
-        gate, inner = jnp.split(self.weights_in(hidden_states), 2, axis=-1)
-        return self.weights_out(jax.nn.silu(gate) * inner)
+    residual = staticmethod(pre_norm)
+    names = {
+        "query": "attention.attention.query",
+        "key": "attention.attention.key",
+        "value": "attention.attention.value",
+        "attn_out": "attention.output.dense",
+        "attn_norm": "norm1",
+        "mlp_norm": "norm2",
+        "mlp_in": "mlp.fc1",
+        "mlp_out": "mlp.fc2",
+        "attn_scale": "layer_scale1.lambda1",
+        "mlp_scale": "layer_scale2.lambda1",
+    }
 
 
-class Dinov2Layer(ViTLayer):
-    norms = ("norm1", "norm2")
+class Dinov2GatedLayer(Dinov2Layer):
+    """The same with a gated network (arXiv 2002.05202); the gate is the first half of one projection."""
 
-    def __init__(self, config: Dinov2Config, policy: Policy):
-        super().__init__(config, policy)
-        self.layer_scale1 = Dinov2LayerScale(config, policy)
-        self.layer_scale2 = Dinov2LayerScale(config, policy)
+    names = {**Dinov2Layer.names, "mlp_in": "mlp.weights_in", "mlp_out": "mlp.weights_out"}
 
-    def add_feed_forward(self, config: Dinov2Config, policy: Policy) -> None:
-        if config.use_swiglu_ffn:
-            self.mlp = Dinov2SwiGLUFFN(config, policy)
-        else:
-            init, inner = normal(config.initializer_range), config.inner_features
-            self.mlp = MLP(config.hidden_size, inner, policy, activation=config.hidden_act, init=init)
+    def dense_shapes(self, spec: LayerSpec) -> dict[str, tuple[int, int]]:
+        return super().dense_shapes(spec) | {"mlp_in": (spec.hidden_size, 2 * spec.intermediate_size)}
 
-    def feed_forward(self, hidden_states):
-        return self.mlp(hidden_states)
-
-    def branch(self, number, hidden_states, drop_path_rate, dropout_rng):
-        scale = self.layer_scale1 if number == 1 else self.layer_scale2
-        return drop_path(scale(hidden_states), drop_path_rate, dropout_rng)
+    def activated(self, hidden_states: jax.Array) -> jax.Array:
+        gate, inner = jnp.split(self.at("mlp_in")(hidden_states), 2, axis=-1)
+        return jax.nn.silu(gate) * inner
 
 
-class Dinov2PreTrainedModel(ViTPreTrainedModel):
-    """Base of the DINOv2 models."""
+class Dinov2Model(VisionModel):
+    """The encoder without a head."""
 
     config_class = Dinov2Config
     base_model_prefix = "dinov2"
     tp_plan = {"(attention/(query|key|value)|mlp/fc1)": COLUMN, "(output/dense|mlp/fc2)": ROW}
-    other_names = {
+    key_aliases = {
         "attention.attention.query": "attention.q_proj",
         "attention.attention.key": "attention.k_proj",
         "attention.attention.value": "attention.v_proj",
         "attention.output.dense": "attention.o_proj",
         "mlp.weights_out": "mlp.down_proj",
     }
+    embeddings_class = Dinov2Embeddings
 
+    def setup(self, config: Dinov2Config, policy: Policy) -> None:
+        self.embeddings = self.embeddings_class(config, policy, masks=config.use_mask_token)
+        place(self, "encoder.layer", self.make_layers(config, policy))
+        self.layernorm = config.layer_spec.norm(policy)
 
-class Dinov2Model(Dinov2PreTrainedModel, ViTModel):
-    """The encoder without a head."""
-
-    def build(self, config: Dinov2Config, policy: Policy):
-        self.embeddings = Dinov2Embeddings(config, policy, masks=config.use_mask_token)
-        self.encoder = ViTEncoder(config, policy, Dinov2Layer)
-        self.layernorm = LayerNorm(config.hidden_size, policy, epsilon=config.layer_norm_eps)
+    def make_layers(self, config: Dinov2Config, policy: Policy) -> Stack:
+        layer_class, spec = Dinov2GatedLayer if config.use_swiglu_ffn else Dinov2Layer, config.layer_spec
+        return Stack(lambda: layer_class(spec, policy), config.num_hidden_layers, policy)
 
     def forward(
         self,
@@ -143,44 +128,46 @@ class Dinov2Model(Dinov2PreTrainedModel, ViTModel):
         output_attentions: bool = False,
         output_hidden_states: bool = False,
         dropout_rng: jax.Array | None = None,
-    ) -> Any:
-        """Encode: as `ViTModel.forward`, with positions that are stretched to images of any size."""
-        return super().forward(
-            pixel_values,
-            bool_masked_pos,
-            attention_mask=attention_mask,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            dropout_rng=dropout_rng,
-        )
+    ) -> BaseModelOutputWithPooling:
+        """Encode; positions are stretched to images of any size.
 
-    def layer_inputs(self, images, *, trains):
+        Args:
+            pixel_values: `[batch, channels, height, width]` or `[batch, height, width, channels]`.
+            bool_masked_pos: `[batch, patches]`, true for patches in whose place a mask token is read.
+            attention_mask: `[batch, tokens]`, 0 for tokens that none looks at.
+
+        Raises:
+            FlaxModelsError: a mask of another number of patches, or for a model without a mask token.
+        """
+        options: dict[str, Any] = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+        return self.encode(pixel_values, bool_masked_pos, True, attention_mask, **options, dropout_rng=dropout_rng)
+
+    def layer_inputs(self, images: jax.Array, *, trains: bool) -> dict[str, Any]:
         return {"drop_path_rate": float(self.config.drop_path_rate)}
 
-    def pool(self, hidden_states):
+    def pool(self, hidden_states: jax.Array) -> jax.Array:
         return hidden_states[:, 0]
 
 
-Dinov2PreTrainedModel.base_class = Dinov2Model
-
-
-class Dinov2ForImageClassification(Dinov2PreTrainedModel):
+class Dinov2ForImageClassification(VisionForImageClassification):
     """Classification of an image by its first token and the mean of its patches."""
 
-    def build(self, config: Dinov2Config, policy: Policy):
-        self.set_base(config, policy)
-        self.classifier = image_classifier(2 * config.hidden_size, config, policy)
+    base_class = Dinov2Model
+    base_options = {}
 
-    def head(self, outputs, inputs, dropout_rng):
+    @property
+    def num_features(self) -> int:
+        return 2 * self.config.hidden_size
+
+    def summarise(self, outputs: Any) -> jax.Array:
         first, patches = outputs.last_hidden_state[:, 0], outputs.last_hidden_state[:, 1:]
-        features = jnp.concatenate([first, patches.mean(1)], axis=-1)
-        return outputs.to(ImageClassifierOutput, logits=self.classifier(features))
+        return jnp.concatenate([first, patches.mean(1)], axis=-1)
 
 
 class Dinov2Backbone(Dinov2Model):
     """The feature maps of chosen stages; see `BackboneConfig`."""
 
-    def forward(
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # as torch's, of another output
         self,
         pixel_values: jax.Array,
         attention_mask: jax.Array | None = None,

@@ -1,35 +1,33 @@
-"""ELECTRA (arXiv 2003.10555): a BERT that tells replaced tokens from original ones, and its small generator.
-
-Parameter names and numerics follow the reference implementation in transformers (`ElectraModel`, `ElectraFor...`).
-"""
+"""ELECTRA (arXiv 2003.10555): a BERT that tells replaced tokens from original ones, and its small generator."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
 import jax
-from jax.nn.initializers import normal, zeros
 
-from flaxmodels.fields import ABSENT, Activation, Rate, Size, SummaryType
-from flaxmodels.models.bert import (
-    BertConfig,
-    BertEmbeddings,
-    BertEncoder,
-    BertForMultipleChoice,
-    BertForQuestionAnswering,
-    BertForTokenClassification,
-    BertModel,
-    BertPreTrainedModel,
-    FirstTokenClassifier,
+from flaxmodels.bases.encoder_heads import (
+    EncoderForCausalLM,
+    EncoderForFirstTokenClassification,
+    EncoderForMaskedLM,
+    EncoderForMultipleChoice,
+    EncoderForQuestionAnswering,
+    EncoderForTokenClassification,
+    classifier,
 )
+from flaxmodels.bases.heads import ModelWithHead
+from flaxmodels.bases.parts import place, set_base
+from flaxmodels.fields import ABSENT, Activation, Rate, Size, SummaryType
+from flaxmodels.models.bert import BertConfig, BertModel
 from flaxmodels.nn.activations import get_activation
+from flaxmodels.nn.dense import Linear
 from flaxmodels.nn.heads import SequenceSummary
-from flaxmodels.nn.linear import LayerNorm, Linear, TiedLinear, vocabulary_projection
-from flaxmodels.nn.module import Module, param
+from flaxmodels.nn.initializers import normal
+from flaxmodels.nn.module import Module
 from flaxmodels.nn.partition import COLUMN, ROW
-from flaxmodels.nn.policy import Policy
 from flaxmodels.nn.stack import StackOutput
-from flaxmodels.outputs import CausalLMOutput, MaskedLMOutput, ReplacedTokensOutput
+from flaxmodels.outputs import ReplacedTokensOutput
+from flaxmodels.policy import Policy
 
 
 class ElectraConfig(BertConfig):
@@ -48,11 +46,39 @@ class ElectraConfig(BertConfig):
     summary_first_dropout: Rate = ABSENT
     summary_proj_to_labels: bool = ABSENT
 
-    def problems(self) -> list[str]:
-        found = super().problems()
+    def validation_errors(self) -> list[str]:
+        found = super().validation_errors()
         if getattr(self, "summary_proj_to_labels", False):
             found.append("summary_proj_to_labels=True: only a projection to hidden_size is implemented")
         return found
+
+
+class ElectraModel(BertModel):
+    """The discriminator or the generator (or a decoder) without a head. There is no pooler, whatever is asked for."""
+
+    config_class = ElectraConfig
+    base_model_prefix = "electra"
+    tp_plan = {
+        "(self/(query|key|value)|intermediate/dense|generator_lm_head)": COLUMN,
+        "(output/dense|word_embeddings)": ROW,
+    }
+    lm_head_names = {
+        "norm": "generator_predictions.LayerNorm",
+        "dense": "generator_predictions.dense",
+        "decoder": "generator_lm_head",
+    }
+    lm_head_activation = "gelu"
+
+    def setup(self, config: ElectraConfig, policy: Policy, *, add_pooling_layer: bool = False) -> None:
+        inner, outer, init = config.embedding_size, config.hidden_size, normal(config.initializer_range)
+        self.embeddings = self.make_embeddings(config, policy)
+        self.embeddings_project = Linear(inner, outer, policy, init=init) if inner != outer else None
+        place(self, self.layers_path, self.make_layers(config, policy))
+        self.pooler = None
+
+    def run_layers(self, hidden_states: jax.Array, **options: Any) -> StackOutput:
+        project = self.embeddings_project
+        return super().run_layers(hidden_states if project is None else project(hidden_states), **options)
 
 
 class ElectraDiscriminatorPredictions(Module):
@@ -64,109 +90,45 @@ class ElectraDiscriminatorPredictions(Module):
         self.dense = Linear(config.hidden_size, config.hidden_size, policy, init=init)
         self.dense_prediction = Linear(config.hidden_size, 1, policy, init=init)
 
-    def __call__(self, hidden_states):
+    def __call__(self, hidden_states: jax.Array) -> jax.Array:
+        """`[batch, q_len, hidden]` to `[batch, q_len]`."""
         return self.dense_prediction(self.activation(self.dense(hidden_states)))[..., 0]
 
 
-class ElectraGeneratorPredictions(Module):
-    """From hidden states to the size of the embeddings."""
-
-    def __init__(self, config: ElectraConfig, policy: Policy):
-        self.activation = get_activation("gelu")
-        self.LayerNorm = LayerNorm(config.embedding_size, policy, epsilon=config.layer_norm_eps)
-        init = normal(config.initializer_range)
-        self.dense = Linear(config.hidden_size, config.embedding_size, policy, init=init)
-
-    def __call__(self, hidden_states):
-        return self.LayerNorm(self.activation(self.dense(hidden_states)))
-
-
-class ElectraPreTrainedModel(BertPreTrainedModel):
-    """Base of the ELECTRA models. All take the inputs of `BertModel.forward`."""
-
-    config_class = ElectraConfig
-    base_model_prefix = "electra"
-    tp_plan = {
-        "(self/(query|key|value)|intermediate/dense|generator_lm_head)": COLUMN,
-        "(output/dense|word_embeddings)": ROW,
-    }
-    config: ElectraConfig
-
-
-class ElectraModel(ElectraPreTrainedModel, BertModel):
-    """The discriminator or the generator (or a decoder) without a head."""
-
-    def build(self, config: ElectraConfig, policy: Policy, *, add_pooling_layer: bool = False):
-        """There is no pooler, whatever a head asks for."""
-        inner, outer, init = config.embedding_size, config.hidden_size, normal(config.initializer_range)
-        self.embeddings = BertEmbeddings(config, policy)
-        self.embeddings_project = Linear(inner, outer, policy, init=init) if inner != outer else None
-        self.encoder = BertEncoder(config, policy)
-        self.pooler = None
-
-    def encode(self, embeddings: jax.Array, **options: Any) -> StackOutput:
-        projected = embeddings if self.embeddings_project is None else self.embeddings_project(embeddings)
-        return super().encode(projected, **options)
-
-
-ElectraPreTrainedModel.base_class = ElectraModel
-
-
-class ElectraForPreTraining(ElectraPreTrainedModel):
+class ElectraForPreTraining(ModelWithHead):
     """The discriminator: which tokens were replaced?"""
 
-    def build(self, config: ElectraConfig, policy: Policy):
-        self.set_base(config, policy)
+    base_class = ElectraModel
+
+    def setup(self, config: ElectraConfig, policy: Policy) -> None:
+        set_base(self, config, policy)
         self.discriminator_predictions = ElectraDiscriminatorPredictions(config, policy)
 
-    def head(self, outputs, inputs, dropout_rng):
+    def head(self, outputs: Any, inputs: dict[str, Any], dropout_rng: jax.Array | None) -> ReplacedTokensOutput:
         return outputs.to(ReplacedTokensOutput, logits=self.discriminator_predictions(outputs.last_hidden_state))
 
 
-class _ElectraWithLMHead(ElectraPreTrainedModel):
-    def build(self, config: ElectraConfig, policy: Policy):
-        table = self.set_base(config, policy).embeddings.word_embeddings
-        self.generator_predictions = ElectraGeneratorPredictions(config, policy)
-        tied, bias = config.tie_word_embeddings, param((config.vocab_size,), policy.param_dtype, zeros)
-        init = normal(config.initializer_range)
-        self.generator_lm_head = vocabulary_projection(table, policy, tied=tied, init=init, bias=bias)
-
-    def predict(self, hidden_states: jax.Array) -> jax.Array:
-        """`[batch, q_len, vocab]`."""
-        return self.generator_lm_head(self.generator_predictions(hidden_states))
-
-    def get_output_embeddings(self) -> Linear | TiedLinear:
-        return self.generator_lm_head
-
-
-class ElectraForMaskedLM(_ElectraWithLMHead):
+class ElectraForMaskedLM(EncoderForMaskedLM):
     """The generator: masked language modelling."""
 
-    def head(self, outputs, inputs, dropout_rng):
-        return outputs.to(MaskedLMOutput, logits=self.predict(outputs.last_hidden_state))
+    base_class = ElectraModel
 
 
-class ElectraForCausalLM(_ElectraWithLMHead):
-    """Next token prediction; the configuration must have `is_decoder=True`."""
-
-    predicts_next_token = True
-
-    def head(self, outputs, inputs, dropout_rng):
-        return outputs.to(CausalLMOutput, logits=self.predict(outputs.last_hidden_state))
+class ElectraForCausalLM(EncoderForCausalLM):
+    base_class = ElectraModel
 
 
-class ElectraForSequenceClassification(ElectraPreTrainedModel, FirstTokenClassifier):
-    """Sentence (pair) classification or regression, by the first token."""
-
+class ElectraForSequenceClassification(EncoderForFirstTokenClassification):
+    base_class = ElectraModel
     classifier_activation = "gelu"
 
 
-class ElectraForMultipleChoice(ElectraPreTrainedModel, BertForMultipleChoice):
-    """Which of several choices? Inputs are `[batch, num_choices, q_len]`."""
+class ElectraForMultipleChoice(EncoderForMultipleChoice):
+    base_class = ElectraModel
 
-    def build(self, config: ElectraConfig, policy: Policy):
-        self.set_base(config, policy)
-        size, init = config.hidden_size, normal(config.initializer_range)
+    def setup(self, config: ElectraConfig, policy: Policy) -> None:
+        set_base(self, config, policy)
+        size = config.hidden_size
         self.sequence_summary = SequenceSummary(
             size,
             size if config.summary_use_proj else None,
@@ -174,17 +136,17 @@ class ElectraForMultipleChoice(ElectraPreTrainedModel, BertForMultipleChoice):
             kind=config.summary_type,
             activation=config.summary_activation or "linear",
             dropout_rates=(getattr(config, "summary_first_dropout", 0.0), config.summary_last_dropout),
-            init=init,
+            init=normal(config.initializer_range),
         )
-        self.classifier = Linear(size, 1, policy, init=init)
+        self.classifier = classifier(config, policy, 1)
 
-    def classify(self, outputs, dropout_rng):
-        return self.classifier(self.sequence_summary(outputs.last_hidden_state, dropout_rng=dropout_rng))
-
-
-class ElectraForTokenClassification(ElectraPreTrainedModel, BertForTokenClassification):
-    """A label for each token."""
+    def summarise(self, outputs: Any, dropout_rng: jax.Array | None) -> jax.Array:
+        return self.sequence_summary(outputs.last_hidden_state, dropout_rng=dropout_rng)
 
 
-class ElectraForQuestionAnswering(ElectraPreTrainedModel, BertForQuestionAnswering):
-    """The span of the text that answers a question."""
+class ElectraForTokenClassification(EncoderForTokenClassification):
+    base_class = ElectraModel
+
+
+class ElectraForQuestionAnswering(EncoderForQuestionAnswering):
+    base_class = ElectraModel

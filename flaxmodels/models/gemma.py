@@ -1,27 +1,26 @@
-"""Gemma (arXiv 2403.08295): Llama with scaled embeddings, norms around one and a gated GELU.
-
-Parameter names and numerics follow the reference implementation in transformers (`GemmaModel`, `GemmaFor...`).
-"""
+"""Gemma (arXiv 2403.08295): decoder with rotary positions, scaled embeddings, norms around one and a gated GELU."""
 
 from __future__ import annotations
 
-from flaxmodels.fields import Activation, Layers, Length, Size, SpecialId, SpecialIds, VocabSize
-from flaxmodels.models.llama import (
-    LlamaConfig,
-    LlamaDecoderLayer,
-    LlamaForCausalLM,
-    LlamaForSequenceClassification,
-    LlamaForTokenClassification,
-    LlamaModel,
-    LlamaPreTrainedModel,
+from flaxmodels.bases.decoder import DecoderModel
+from flaxmodels.bases.decoder_config import CausalOnly, DecoderConfig
+from flaxmodels.bases.decoder_heads import (
+    DecoderForCausalLM,
+    DecoderForSequenceClassification,
+    DecoderForTokenClassification,
 )
+from flaxmodels.bases.decoder_layer import PRE_NORM, DecoderLayer
+from flaxmodels.bases.decoder_parts import attention, gated_mlp, rms_norm
+from flaxmodels.fields import Activation, Layers, Length, Size, SpecialId, SpecialIds, VocabSize
+from flaxmodels.nn.embedding import ScaledEmbedding
+from flaxmodels.nn.initializers import normal
+from flaxmodels.policy import Policy
 
 
-class GemmaConfig(LlamaConfig):
+class GemmaConfig(DecoderConfig):
     """Configuration of Gemma; the defaults are those of Gemma 7B."""
 
     model_type = "gemma"
-    norm_offset = 1.0
 
     vocab_size: VocabSize = 256000
     hidden_size: Size = 3072
@@ -36,50 +35,47 @@ class GemmaConfig(LlamaConfig):
     eos_token_id: SpecialIds | None = 1
     bos_token_id: SpecialId | None = 2
     tie_word_embeddings: bool = True
-    use_bidirectional_attention: bool | None = None
-
-    def problems(self) -> list[str]:
-        found = super().problems()
-        if self.use_bidirectional_attention:
-            found.append("use_bidirectional_attention=True is not implemented")
-        return found
+    attention_bias: bool = False
+    use_bidirectional_attention: CausalOnly = None
 
     @property
     def activation(self) -> str:
         """The first files of Gemma say "gelu" and mean its approximation."""
         return "gelu_pytorch_tanh" if self.hidden_act == "gelu" else self.hidden_act
 
-    @property
-    def embedding_scale(self) -> float:
-        return self.hidden_size**0.5
+
+class GemmaDecoderLayer(DecoderLayer):
+    """Attention and MLP, each with a norm before it."""
+
+    sublayers = PRE_NORM
+
+    def __init__(self, config: GemmaConfig, policy: Policy):
+        self.self_attn = attention(config, policy, use_bias=config.attention_bias)
+        self.mlp = gated_mlp(config, policy, activation=config.activation)
+        self.input_layernorm = rms_norm(config, policy, offset=1.0)
+        self.post_attention_layernorm = rms_norm(config, policy, offset=1.0)
 
 
-class GemmaDecoderLayer(LlamaDecoderLayer):
-    """The layer of Llama."""
-
-
-class GemmaPreTrainedModel(LlamaPreTrainedModel):
-    """Base of the Gemma models. All take the inputs of `LlamaModel.forward`."""
-
-    config_class = GemmaConfig
-
-
-class GemmaModel(GemmaPreTrainedModel, LlamaModel):
+class GemmaModel(DecoderModel):
     """The decoder without a head."""
 
+    config_class = GemmaConfig
     layer_class = GemmaDecoderLayer
 
-
-GemmaPreTrainedModel.base_class = GemmaModel
-
-
-class GemmaForCausalLM(GemmaPreTrainedModel, LlamaForCausalLM):
-    """Next token prediction."""
-
-
-class GemmaForSequenceClassification(GemmaPreTrainedModel, LlamaForSequenceClassification):
-    """Classification of a sequence by its last token that is not padding."""
+    def setup(self, config: GemmaConfig, policy: Policy):
+        init, scale = normal(config.initializer_range), config.hidden_size**0.5
+        self.embed_tokens = ScaledEmbedding(config.vocab_size, config.hidden_size, policy, scale=scale, init=init)
+        self.layers = self.make_layers(config, policy)
+        self.norm = rms_norm(config, policy, offset=1.0)
 
 
-class GemmaForTokenClassification(GemmaPreTrainedModel, LlamaForTokenClassification):
-    """Classification of each token."""
+class GemmaForCausalLM(DecoderForCausalLM):
+    base_class = GemmaModel
+
+
+class GemmaForSequenceClassification(DecoderForSequenceClassification):
+    base_class = GemmaModel
+
+
+class GemmaForTokenClassification(DecoderForTokenClassification):
+    base_class = GemmaModel

@@ -1,19 +1,18 @@
-"""Marian (arXiv 1804.00344): a BART for translation, with fixed positions, and with two vocabularies if so configured.
-
-Parameter names and numerics follow the reference implementation in transformers (`MarianModel`, `MarianMTModel`, ...).
-"""
+"""Marian (arXiv 1804.00344): a BART for translation, with fixed positions, and two vocabularies if so configured."""
 
 from __future__ import annotations
 
 from flaxmodels.fields import SpecialId, SpecialIds, TokenId, VocabSize
 from flaxmodels.models.bart import (
     BartConfig,
+    BartDecoder,
     BartForCausalLM,
     BartForConditionalGeneration,
     BartModel,
-    BartPreTrainedModel,
-    BartTower,
+    BartStack,
 )
+from flaxmodels.nn.embedding import SinusoidalPositions
+from flaxmodels.policy import Policy
 
 
 class MarianConfig(BartConfig):
@@ -40,31 +39,33 @@ class MarianConfig(BartConfig):
         return self.vocab_size if self.shares_embeddings else self.decoder_vocab_size or self.vocab_size
 
 
-class MarianTower(BartTower):
-    norms_embeddings = False
-    sinusoidal = True
-    scales_given = True
+class MarianStack(BartStack):
+    """The encoder or the decoder."""
+
+    normalises_embeddings = False
+    scales_inputs_embeds = True
+
+    def make_positions(self, config: MarianConfig, policy: Policy) -> SinusoidalPositions:
+        return SinusoidalPositions(config.max_position_embeddings, config.d_model, policy)
 
 
-class MarianPreTrainedModel(BartPreTrainedModel):
-    """Base of the Marian models. All take the inputs of `EncoderDecoderBase.forward`, but `MarianForCausalLM`."""
-
-    config_class = MarianConfig
-    tower_class = MarianTower
-
-
-class MarianModel(MarianPreTrainedModel, BartModel):
+class MarianModel(BartModel):
     """Encoder and decoder without a head."""
 
+    config_class = MarianConfig
+    stack_class = MarianStack
 
-MarianPreTrainedModel.base_class = MarianModel
 
-
-class MarianMTModel(MarianPreTrainedModel, BartForConditionalGeneration):
+class MarianMTModel(BartForConditionalGeneration):
     """The next token of the translation."""
 
-    unsaved_names = (r"embed_positions\.weight$",)
+    base_class = MarianModel
+    keys_to_ignore_on_save = (r"embed_positions\.weight$",)
 
 
-class MarianForCausalLM(MarianPreTrainedModel, BartForCausalLM):
-    """Next token prediction by the decoder alone. Takes the inputs of `BartDecoder.forward`."""
+class MarianDecoder(BartDecoder):
+    base_class = MarianModel
+
+
+class MarianForCausalLM(BartForCausalLM):
+    base_class = MarianDecoder

@@ -1,23 +1,24 @@
-"""Mistral (arXiv 2310.06825): Llama whose tokens look back over a window.
-
-Parameter names and numerics follow the reference implementation in transformers (`MistralModel`, `MistralFor...`).
+"""Mistral (arXiv 2310.06825): decoder with rotary positions, grouped heads and gated MLP, whose tokens look back over a
+window.
 """
 
 from __future__ import annotations
 
-from flaxmodels.fields import Length, Size
-from flaxmodels.models.llama import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    LlamaForQuestionAnswering,
-    LlamaForSequenceClassification,
-    LlamaForTokenClassification,
-    LlamaModel,
-    LlamaPreTrainedModel,
+from flaxmodels.bases.decoder import DecoderModel
+from flaxmodels.bases.decoder_config import DecoderConfig
+from flaxmodels.bases.decoder_heads import (
+    DecoderForCausalLM,
+    DecoderForSequenceClassification,
+    DecoderForTokenClassification,
 )
+from flaxmodels.bases.decoder_layer import PRE_NORM, DecoderLayer
+from flaxmodels.bases.decoder_parts import attention, gated_mlp, rms_norm
+from flaxmodels.bases.heads import ForQuestionAnswering
+from flaxmodels.fields import Length, Size
+from flaxmodels.policy import Policy
 
 
-class MistralConfig(LlamaConfig):
+class MistralConfig(DecoderConfig):
     """Configuration of Mistral; the defaults are those of Mistral 7B v0.1."""
 
     model_type = "mistral"
@@ -32,32 +33,36 @@ class MistralConfig(LlamaConfig):
         return (self.sliding_window,) * self.num_hidden_layers
 
 
-class MistralPreTrainedModel(LlamaPreTrainedModel):
-    """Base of the Mistral models. All take the inputs of `LlamaModel.forward`."""
+class MistralDecoderLayer(DecoderLayer):
+    """Attention and MLP, each with a norm before it."""
 
-    config_class = MistralConfig
+    sublayers = PRE_NORM
+
+    def __init__(self, config: MistralConfig, policy: Policy):
+        self.self_attn = attention(config, policy)
+        self.mlp = gated_mlp(config, policy)
+        self.input_layernorm = rms_norm(config, policy)
+        self.post_attention_layernorm = rms_norm(config, policy)
 
 
-class MistralModel(MistralPreTrainedModel, LlamaModel):
+class MistralModel(DecoderModel):
     """The decoder without a head."""
 
-
-MistralPreTrainedModel.base_class = MistralModel
-
-
-class MistralForCausalLM(MistralPreTrainedModel, LlamaForCausalLM):
-    """Next token prediction."""
+    config_class = MistralConfig
+    layer_class = MistralDecoderLayer
 
 
-class MistralForSequenceClassification(MistralPreTrainedModel, LlamaForSequenceClassification):
-    """Classification of a sequence by its last token that is not padding."""
+class MistralForCausalLM(DecoderForCausalLM):
+    base_class = MistralModel
 
 
-class MistralForTokenClassification(MistralPreTrainedModel, LlamaForTokenClassification):
-    """Classification of each token."""
+class MistralForSequenceClassification(DecoderForSequenceClassification):
+    base_class = MistralModel
 
 
-class MistralForQuestionAnswering(MistralPreTrainedModel, LlamaForQuestionAnswering):
-    """Where in the text the answer begins and ends."""
+class MistralForTokenClassification(DecoderForTokenClassification):
+    base_class = MistralModel
 
-    base_model_prefix = "model"
+
+class MistralForQuestionAnswering(ForQuestionAnswering):
+    base_class = MistralModel

@@ -1,7 +1,4 @@
-"""mT5 (arXiv 2010.11934): T5 of many languages with gates in its feed-forward layers.
-
-Parameter names and numerics follow the reference implementation in transformers (`MT5Model`, `MT5For...`).
-"""
+"""mT5 (arXiv 2010.11934): T5 of many languages with gates in its feed-forward networks."""
 
 from __future__ import annotations
 
@@ -14,7 +11,6 @@ from flaxmodels.models.t5 import (
     T5ForSequenceClassification,
     T5ForTokenClassification,
     T5Model,
-    T5PreTrainedModel,
 )
 
 
@@ -35,34 +31,27 @@ class MT5Config(T5Config):
         return False
 
 
-class MT5PreTrainedModel(T5PreTrainedModel):
-    """Base of the mT5 models. All take the inputs of the T5 models."""
+class MT5Model(T5Model):
+    """Encoder and decoder without a head."""
 
     config_class = MT5Config
 
 
-class MT5Model(MT5PreTrainedModel, T5Model):
-    """Encoder and decoder without a head."""
+class MT5EncoderModel(T5EncoderModel):
+    base_class = MT5Model
 
 
-class MT5EncoderModel(MT5PreTrainedModel, T5EncoderModel):
-    """The encoder alone."""
+class MT5ForConditionalGeneration(T5ForConditionalGeneration):
+    base_class = MT5Model
 
 
-MT5PreTrainedModel.base_class, MT5PreTrainedModel.encoder_class = MT5Model, MT5EncoderModel
+class MT5ForSequenceClassification(T5ForSequenceClassification):
+    base_class = MT5Model
 
 
-class MT5ForConditionalGeneration(MT5PreTrainedModel, T5ForConditionalGeneration):
-    """The next token of the decoder's text."""
+class MT5ForTokenClassification(T5ForTokenClassification):
+    base_class = MT5EncoderModel
 
 
-class MT5ForSequenceClassification(MT5PreTrainedModel, T5ForSequenceClassification):
-    """Classification of a text, by the decoder's state at its last end token."""
-
-
-class MT5ForTokenClassification(MT5PreTrainedModel, T5ForTokenClassification):
-    """A label for each token, by the encoder alone."""
-
-
-class MT5ForQuestionAnswering(MT5PreTrainedModel, T5ForQuestionAnswering):
-    """Where in the text the answer begins and ends."""
+class MT5ForQuestionAnswering(T5ForQuestionAnswering):
+    base_class = MT5Model

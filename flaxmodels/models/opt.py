@@ -1,33 +1,31 @@
-"""OPT (arXiv 2205.01068): decoder with learned positions, which padding does not count in.
-
-Parameter names and numerics follow the reference implementation in transformers (`OPTModel`, `OPTFor...`).
-"""
+"""OPT (arXiv 2205.01068): decoder with learned positions, which padding does not count in."""
 
 from __future__ import annotations
 
-import jax
-from jax.nn.initializers import normal
+from typing import Any
 
+import jax
+
+from flaxmodels.bases.decoder import DecoderModel, Tokens, causal_masks
+from flaxmodels.bases.decoder_heads import DecoderForCausalLM, DecoderForSequenceClassification
+from flaxmodels.bases.decoder_layer import DecoderLayer, FeedForward, Mixer
+from flaxmodels.bases.decoder_parts import attention
+from flaxmodels.bases.heads import ForQuestionAnswering
 from flaxmodels.config import PreTrainedConfig
+from flaxmodels.execution.inputs import PADDING_MASK, DefaultPositions
 from flaxmodels.fields import Activation, Layers, Length, Rate, Scale, Size, SpecialId, SpecialIds, VocabSize
-from flaxmodels.models.gpt2 import (
-    GPT2ForQuestionAnswering,
-    GPT2ForSequenceClassification,
-    GPT2LMHeadModel,
-    GPT2PreTrainedModel,
-)
 from flaxmodels.nn.activations import get_activation
-from flaxmodels.nn.cache import Cache, LayerCache, self_attention_cache
-from flaxmodels.nn.dropout import dropout, layer_dropout, split_key
-from flaxmodels.nn.inputs import PADDING_MASK, DefaultPositions
-from flaxmodels.nn.linear import Embedding, LayerNorm, LearnedPositions, Linear, embed
-from flaxmodels.nn.masks import decoder_mask, new_places, token_positions
+from flaxmodels.nn.dense import Linear
+from flaxmodels.nn.dropout import layer_dropout, split_key
+from flaxmodels.nn.embedding import Embedding, LearnedPositions
+from flaxmodels.nn.initializers import normal
+from flaxmodels.nn.masks import token_positions
 from flaxmodels.nn.module import Module
-from flaxmodels.nn.multihead import MultiHeadAttention
+from flaxmodels.nn.norms import LayerNorm
 from flaxmodels.nn.partition import COLUMN, ROW
-from flaxmodels.nn.policy import Policy
+from flaxmodels.nn.self_attention import MultiHeadSelfAttention
 from flaxmodels.nn.stack import BlockOutput, Stack
-from flaxmodels.outputs import BaseModelOutput
+from flaxmodels.policy import Policy
 
 POSITION_OFFSET = 2
 """The first row of the table of positions is not used, the second is for padding."""
@@ -66,45 +64,45 @@ class OPTConfig(PreTrainedConfig):
         """Size of the embeddings, and of what the decoder returns."""
         return self.word_embed_proj_dim or self.hidden_size
 
-    def norm(self, policy: Policy) -> LayerNorm:
-        """A norm of this architecture."""
-        return LayerNorm(self.hidden_size, policy, epsilon=1e-5, affine=self.layer_norm_elementwise_affine)
+
+def layer_norm(config: OPTConfig, policy: Policy) -> LayerNorm:
+    """A norm of this architecture."""
+    return LayerNorm(config.hidden_size, policy, epsilon=1e-5, affine=config.layer_norm_elementwise_affine)
 
 
-class OPTDecoderLayer(Module):
-    """Attention and MLP, each with a norm before it, or behind its residual (OPT 350M)."""
+class OPTDecoderLayer(DecoderLayer):
+    """Attention and MLP, each with a norm before it, or of its sum with the residual (OPT 350M)."""
 
     def __init__(self, config: OPTConfig, policy: Policy):
-        self.norms_before, self.activation = config.do_layer_norm_before, get_activation(config.activation_function)
-        self.dropout_rate, self.layerdrop = config.dropout, config.layerdrop
+        rate, attn_norm, mlp_norm = config.dropout, "self_attn_layer_norm", "final_layer_norm"
+        before = (
+            Mixer("self_attn", pre_norm=attn_norm, dropout_rate=rate),
+            FeedForward("mlp", pre_norm=mlp_norm, dropout_rate=rate),
+        )
+        after = (
+            Mixer("self_attn", sum_norm=attn_norm, dropout_rate=rate),
+            FeedForward("mlp", sum_norm=mlp_norm, dropout_rate=rate),
+        )
+        self.sublayers = before if config.do_layer_norm_before else after
+        self.layerdrop, self.activation = config.layerdrop, get_activation(config.activation_function)
         kwargs = {"use_bias": config.enable_bias, "init": normal(config.init_std)}
-        rate, heads = config.attention_dropout, config.num_attention_heads
-        self.self_attn = MultiHeadAttention(config.hidden_size, heads, policy, dropout_rate=rate, **kwargs)
-        self.self_attn_layer_norm = config.norm(policy)
+        self.self_attn = attention(config, policy, MultiHeadSelfAttention, rotate=None, use_bias=config.enable_bias)
+        self.self_attn_layer_norm = layer_norm(config, policy)
         self.fc1 = Linear(config.hidden_size, config.ffn_dim, policy, **kwargs)
         self.fc2 = Linear(config.ffn_dim, config.hidden_size, policy, **kwargs)
-        self.final_layer_norm = config.norm(policy)
+        self.final_layer_norm = layer_norm(config, policy)
+
+    def mlp(self, hidden_states: jax.Array) -> jax.Array:
+        """The MLP, whose dense layers are the layer's own."""
+        return self.fc2(self.activation(self.fc1(hidden_states)))
 
     def __call__(
-        self,
-        hidden_states: jax.Array,
-        *,
-        mask: jax.Array,
-        cache: LayerCache | None = None,
-        output_attentions: bool = False,
-        dropout_rng: jax.Array | None = None,
+        self, hidden_states: jax.Array, *, dropout_rng: jax.Array | None = None, **options: Any
     ) -> BlockOutput:
-        keys, given = split_key(dropout_rng, 4), hidden_states
-        normed = self.self_attn_layer_norm(hidden_states) if self.norms_before else hidden_states
-        options = {"cache": cache, "output_attentions": output_attentions, "dropout_rng": keys[0]}
-        mixed, weights, cache = self.self_attn(normed, mask, **options)
-        hidden_states = hidden_states + dropout(mixed, self.dropout_rate, keys[1])
-        normed = (self.final_layer_norm if self.norms_before else self.self_attn_layer_norm)(hidden_states)
-        hidden_states = hidden_states if self.norms_before else normed
-        fed = self.fc2(self.activation(self.fc1(normed)))
-        hidden_states = hidden_states + dropout(fed, self.dropout_rate, keys[2])
-        hidden_states = hidden_states if self.norms_before else self.final_layer_norm(hidden_states)
-        return BlockOutput(layer_dropout(given, hidden_states, self.layerdrop, keys[3]), cache, weights)
+        keys = split_key(dropout_rng, 2)
+        output = super().__call__(hidden_states, dropout_rng=keys[0], **options)
+        kept = layer_dropout(hidden_states, output.hidden_states, self.layerdrop, keys[1])
+        return output._replace(hidden_states=kept)
 
 
 class OPTDecoder(Module):
@@ -119,95 +117,55 @@ class OPTDecoder(Module):
         projects, kwargs = features != hidden, {"use_bias": False, "init": init}
         self.project_out = Linear(hidden, features, policy, **kwargs) if projects else None
         self.project_in = Linear(features, hidden, policy, **kwargs) if projects else None
-        ends_normed = config.do_layer_norm_before and not config._remove_final_layer_norm
-        self.final_layer_norm = config.norm(policy) if ends_normed else None
+        has_final_norm = config.do_layer_norm_before and not config._remove_final_layer_norm
+        self.final_layer_norm = layer_norm(config, policy) if has_final_norm else None
         self.layers = Stack(lambda: OPTDecoderLayer(config, policy), config.num_hidden_layers, policy)
 
-    def start(self, words: jax.Array, position_ids: jax.Array) -> jax.Array:
-        """What the first layer reads."""
-        words = words if self.project_in is None else self.project_in(words)
-        return words + self.embed_positions(position_ids)
 
-    def finish(self, hidden_states: jax.Array) -> jax.Array:
-        """What becomes of the output of the last layer."""
-        for layer in filter(None, (self.final_layer_norm, self.project_out)):
-            hidden_states = layer(hidden_states)
-        return hidden_states
-
-
-class OPTPreTrainedModel(GPT2PreTrainedModel):
-    """Base of the OPT models. All take the inputs of `OPTModel.forward`."""
-
-    config_class = OPTConfig
-    base_model_prefix = "model"
-    ignored_names = ()
-    tp_plan = {"(q_proj|k_proj|v_proj|fc1|lm_head)": COLUMN, "(out_proj|fc2|embed_tokens)": ROW}
-
-    @property
-    def output_features(self) -> int:
-        return self.config.embedding_features
-
-
-class OPTModel(OPTPreTrainedModel):
+class OPTModel(DecoderModel):
     """The decoder without a head."""
 
+    config_class = OPTConfig
+    keys_to_ignore_on_load = ()
+    tp_plan = {"(q_proj|k_proj|v_proj|fc1|lm_head)": COLUMN, "(out_proj|fc2|embed_tokens)": ROW}
     input_embeddings = "decoder.embed_tokens"
     position_embeddings = "decoder.embed_positions"
+    layers_path = "decoder.layers"
+    layer_context = {"mask": causal_masks}
     expected_inputs = {"attention_mask": PADDING_MASK}
 
     @property
     def default_positions(self) -> DefaultPositions:
         return DefaultPositions(skips=("attention_mask", 0))
 
-    def build(self, config: OPTConfig, policy: Policy):
+    @property
+    def output_features(self) -> int:
+        return self.config.embedding_features
+
+    def setup(self, config: OPTConfig, policy: Policy):
         self.decoder = OPTDecoder(config, policy)
 
-    def forward(
-        self,
-        input_ids: jax.Array | None = None,
-        attention_mask: jax.Array | None = None,
-        position_ids: jax.Array | None = None,
-        past_key_values: Cache | None = None,
-        inputs_embeds: jax.Array | None = None,
-        *,
-        output_attentions: bool = False,
-        output_hidden_states: bool = False,
-        dropout_rng: jax.Array | None = None,
-    ) -> BaseModelOutput:
-        """Decode.
+    def default_position_ids(self, attention_mask: jax.Array | None, positions: jax.Array) -> jax.Array:
+        return token_positions(attention_mask, positions)
 
-        Args:
-            input_ids: int `[batch, q_len]`; or `inputs_embeds` `[batch, q_len, embedding_features]` in its place.
-            attention_mask: `[batch, kv_len]`, 0 for padding; with a cache it speaks of the whole text.
-            position_ids: int `[batch, q_len]`; by default the number of tokens before each that are not padding.
-            past_key_values: from `init_cache` or an earlier output.
-        """
-        words = embed(self.decoder.embed_tokens, input_ids, inputs_embeds)
-        q_len = words.shape[1]
-        cache = None if past_key_values is None else self_attention_cache(past_key_values)
-        if position_ids is None:
-            position_ids = token_positions(attention_mask, new_places(q_len, cache))
-        outputs = self.decoder.layers(
-            self.decoder.start(words, position_ids),
-            past_key_values=past_key_values,
-            dropout_rng=dropout_rng,
-            output_hidden_states=output_hidden_states,
-            output_attentions=output_attentions,
-            mask=decoder_mask(attention_mask, q_len, cache),
-        )
-        return BaseModelOutput(**outputs.normed(self.decoder.finish)._asdict())
+    def embed_inputs(self, token_embeds: jax.Array, tokens: Tokens, dropout_rng: jax.Array | None) -> jax.Array:
+        project = self.decoder.project_in
+        hidden_states = token_embeds if project is None else project(token_embeds)
+        return hidden_states + self.decoder.embed_positions(tokens.position_ids)
+
+    def normalise(self, hidden_states: jax.Array) -> jax.Array:
+        for layer in filter(None, (self.decoder.final_layer_norm, self.decoder.project_out)):
+            hidden_states = layer(hidden_states)
+        return hidden_states
 
 
-OPTPreTrainedModel.base_class = OPTModel
+class OPTForCausalLM(DecoderForCausalLM):
+    base_class = OPTModel
 
 
-class OPTForCausalLM(OPTPreTrainedModel, GPT2LMHeadModel):
-    """Next token prediction."""
+class OPTForSequenceClassification(DecoderForSequenceClassification):
+    base_class = OPTModel
 
 
-class OPTForSequenceClassification(OPTPreTrainedModel, GPT2ForSequenceClassification):
-    """Classification of a sequence by its last token that is not padding."""
-
-
-class OPTForQuestionAnswering(OPTPreTrainedModel, GPT2ForQuestionAnswering):
-    """Where in the text the answer begins and ends."""
+class OPTForQuestionAnswering(ForQuestionAnswering):
+    base_class = OPTModel

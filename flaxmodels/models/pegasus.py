@@ -1,19 +1,20 @@
-"""PEGASUS (arXiv 1912.08777): a BART for summaries, with fixed positions, and norms before the parts of its layers.
-
-Parameter names and numerics follow the reference implementation in transformers (`PegasusModel`, `PegasusFor...`).
-"""
+"""PEGASUS (arXiv 1912.08777): a BART for summaries, with fixed positions, and norms before the parts of its layers."""
 
 from __future__ import annotations
 
+from flaxmodels.bases.transformer import pre_norm
 from flaxmodels.fields import SpecialId, SpecialIds, TokenId
 from flaxmodels.models.bart import (
     BartConfig,
+    BartDecoder,
     BartForCausalLM,
     BartForConditionalGeneration,
+    BartLayer,
     BartModel,
-    BartPreTrainedModel,
-    BartTower,
+    BartStack,
 )
+from flaxmodels.nn.embedding import SinusoidalPositions
+from flaxmodels.policy import Policy
 
 
 class PegasusConfig(BartConfig):
@@ -29,30 +30,38 @@ class PegasusConfig(BartConfig):
     forced_eos_token_id: SpecialIds | None = 1
 
 
-class PegasusTower(BartTower):
-    pre_norm = True
-    norms_embeddings = False
-    sinusoidal = True
-    scales_given = True
+class PegasusLayer(BartLayer):
+    """A layer with norms before its parts."""
+
+    residual = staticmethod(pre_norm)
 
 
-class PegasusPreTrainedModel(BartPreTrainedModel):
-    """Base of the PEGASUS models. All take the inputs of `EncoderDecoderBase.forward`, but `PegasusForCausalLM`."""
+class PegasusStack(BartStack):
+    """The encoder or the decoder, which ends with a norm."""
 
-    config_class = PegasusConfig
-    tower_class = PegasusTower
+    layer_class = PegasusLayer
+    normalises_embeddings = False
+    normalises_output = True
+    scales_inputs_embeds = True
+
+    def make_positions(self, config: PegasusConfig, policy: Policy) -> SinusoidalPositions:
+        return SinusoidalPositions(config.max_position_embeddings, config.d_model, policy)
 
 
-class PegasusModel(PegasusPreTrainedModel, BartModel):
+class PegasusModel(BartModel):
     """Encoder and decoder without a head."""
 
-
-PegasusPreTrainedModel.base_class = PegasusModel
-
-
-class PegasusForConditionalGeneration(PegasusPreTrainedModel, BartForConditionalGeneration):
-    """The next token of the decoder's text."""
+    config_class = PegasusConfig
+    stack_class = PegasusStack
 
 
-class PegasusForCausalLM(PegasusPreTrainedModel, BartForCausalLM):
-    """Next token prediction by the decoder alone. Takes the inputs of `BartDecoder.forward`."""
+class PegasusForConditionalGeneration(BartForConditionalGeneration):
+    base_class = PegasusModel
+
+
+class PegasusDecoder(BartDecoder):
+    base_class = PegasusModel
+
+
+class PegasusForCausalLM(BartForCausalLM):
+    base_class = PegasusDecoder

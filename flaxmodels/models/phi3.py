@@ -1,33 +1,33 @@
-"""Phi-3 (arXiv 2404.14219): Llama with fused projections, partial and long rotary positions.
-
-Parameter names and numerics follow the reference implementation in transformers (`Phi3Model`, `Phi3For...`).
-"""
+"""Phi-3 (arXiv 2404.14219): decoder with fused projections, partial and long rotary positions."""
 
 from __future__ import annotations
 
-import jax.numpy as jnp
-from jax.nn.initializers import normal
+from typing import Any
 
-from flaxmodels.fields import Epsilon, Length, Rate, Size, SpecialId, SpecialIds, VocabSize
-from flaxmodels.models.llama import (
-    LlamaAttention,
-    LlamaConfig,
-    LlamaDecoderLayer,
-    LlamaForCausalLM,
-    LlamaForSequenceClassification,
-    LlamaForTokenClassification,
-    LlamaModel,
-    LlamaPreTrainedModel,
+import jax
+import jax.numpy as jnp
+
+from flaxmodels.bases.decoder import DecoderModel
+from flaxmodels.bases.decoder_config import DecoderConfig
+from flaxmodels.bases.decoder_heads import (
+    DecoderForCausalLM,
+    DecoderForSequenceClassification,
+    DecoderForTokenClassification,
 )
+from flaxmodels.bases.decoder_layer import DecoderLayer, FeedForward, Mixer
+from flaxmodels.bases.decoder_parts import attention, rms_norm
+from flaxmodels.fields import Epsilon, Length, Rate, Size, SpecialId, SpecialIds, VocabSize
 from flaxmodels.nn.activations import get_activation
-from flaxmodels.nn.linear import Linear
+from flaxmodels.nn.attention import split_heads
+from flaxmodels.nn.dense import Linear
+from flaxmodels.nn.initializers import Initializer, normal
 from flaxmodels.nn.module import Module
 from flaxmodels.nn.partition import COLUMN, ROW
-from flaxmodels.nn.policy import Policy
-from flaxmodels.nn.rope import RopeConfig, rope_parameters
+from flaxmodels.nn.self_attention import SelfAttention
+from flaxmodels.policy import Policy
 
 
-class Phi3Config(LlamaConfig):
+class Phi3Config(DecoderConfig):
     """Configuration of Phi-3; the defaults are those of Phi-3 mini."""
 
     model_type = "phi3"
@@ -36,7 +36,7 @@ class Phi3Config(LlamaConfig):
     hidden_size: Size = 3072
     intermediate_size: Size = 8192
     max_position_embeddings: Length = 4096
-    original_max_position_embeddings: Length = 4096
+    original_max_position_embeddings: Length = 4096  # pyright: ignore[reportIncompatibleVariableOverride]  # checked when set
     rms_norm_eps: Epsilon = 1e-5
     resid_pdrop: Rate = 0.0
     embd_pdrop: Rate = 0.0
@@ -49,30 +49,35 @@ class Phi3Config(LlamaConfig):
         return (self.sliding_window,) * self.num_hidden_layers
 
     @property
-    def rope(self) -> RopeConfig:
-        """Early files call "longrope" "su"."""
-        values = self.rope_values()
-        if (scaling := values.get("rope_scaling")) and scaling.get("type", scaling.get("rope_type")) in ("su", "yarn"):
+    def rope_fields(self) -> dict[str, Any]:
+        """As for all; early files call "longrope" "su"."""
+        values = super().rope_fields
+        scaling = values.get("rope_scaling")
+        if scaling and scaling.get("type", scaling.get("rope_type")) in ("su", "yarn"):
             values["rope_scaling"] = {k: v for k, v in scaling.items() if k != "type"} | {"rope_type": "longrope"}
-        lengths = {"max_position_embeddings": self.max_position_embeddings}
-        return RopeConfig.from_parameters(rope_parameters(values), head_dim=self.features_per_head, **lengths)
+        return values
 
 
-class Phi3Attention(LlamaAttention):
-    def build(self, config: Phi3Config, policy: Policy) -> None:
-        hidden, init = config.hidden_size, normal(config.initializer_range)
-        inner, kv = (count * config.features_per_head for count in (self.heads, self.kv_heads))
-        self.sizes = (inner, kv)
-        self.o_proj = Linear(inner, hidden, policy, use_bias=False, init=init)
-        self.qkv_proj = Linear(hidden, inner + 2 * kv, policy, use_bias=False, init=init)
+class Phi3Attention(SelfAttention):
+    """Attention with one dense layer for all queries, then all keys, then all values."""
 
-    def project(self, hidden_states):
-        inner, kv = self.sizes
-        return jnp.split(self.qkv_proj(hidden_states), (inner, inner + kv), axis=-1)
+    def __init__(self, features: int, policy: Policy, *, init: Initializer, **options: Any):
+        super().__init__(policy, **options)
+        inner, kv_inner = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        self.o_proj = Linear(inner, features, policy, use_bias=False, init=init)
+        self.qkv_proj = Linear(features, inner + 2 * kv_inner, policy, use_bias=False, init=init)
+
+    def project(self, hidden_states, context):
+        inner, kv_inner = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        query, key, value = jnp.split(self.qkv_proj(hidden_states), (inner, inner + kv_inner), axis=-1)
+        return split_heads(query, self.heads), split_heads(key, self.kv_heads), split_heads(value, self.kv_heads)
+
+    def output(self, attn_output):
+        return self.o_proj(attn_output)
 
 
 class Phi3MLP(Module):
-    """`LlamaMLP` whose first two matrices are one."""
+    """A gated MLP whose first two matrices are one."""
 
     def __init__(self, config: Phi3Config, policy: Policy):
         hidden, inner, init = config.hidden_size, config.intermediate_size, normal(config.initializer_range)
@@ -80,38 +85,40 @@ class Phi3MLP(Module):
         self.gate_up_proj = Linear(hidden, 2 * inner, policy, use_bias=False, init=init)
         self.down_proj = Linear(inner, hidden, policy, use_bias=False, init=init)
 
-    def __call__(self, hidden_states):
+    def __call__(self, hidden_states: jax.Array) -> jax.Array:
         gate, up = jnp.split(self.gate_up_proj(hidden_states), 2, axis=-1)
         return self.down_proj(up * self.activation(gate))
 
 
-class Phi3DecoderLayer(LlamaDecoderLayer):
-    attention_class, mlp_class = Phi3Attention, Phi3MLP
+class Phi3DecoderLayer(DecoderLayer):
+    """Attention and MLP, each with a norm before it and dropout after it."""
+
+    def __init__(self, config: Phi3Config, policy: Policy):
+        self.sublayers = (
+            Mixer("self_attn", pre_norm="input_layernorm", dropout_rate=config.resid_pdrop),
+            FeedForward("mlp", pre_norm="post_attention_layernorm", dropout_rate=config.resid_pdrop),
+        )
+        self.self_attn = attention(config, policy, Phi3Attention)
+        self.mlp = Phi3MLP(config, policy)
+        self.input_layernorm = rms_norm(config, policy)
+        self.post_attention_layernorm = rms_norm(config, policy)
 
 
-class Phi3PreTrainedModel(LlamaPreTrainedModel):
-    """Base of the Phi3 models. All take the inputs of `LlamaModel.forward`."""
+class Phi3Model(DecoderModel):
+    """The decoder without a head."""
 
     config_class = Phi3Config
+    layer_class = Phi3DecoderLayer
     tp_plan = {"(qkv_proj|gate_up_proj|lm_head)": COLUMN, "(o_proj|down_proj|embed_tokens)": ROW}
 
 
-class Phi3Model(Phi3PreTrainedModel, LlamaModel):
-    """The decoder without a head."""
-
-    layer_class = Phi3DecoderLayer
+class Phi3ForCausalLM(DecoderForCausalLM):
+    base_class = Phi3Model
 
 
-Phi3PreTrainedModel.base_class = Phi3Model
+class Phi3ForSequenceClassification(DecoderForSequenceClassification):
+    base_class = Phi3Model
 
 
-class Phi3ForCausalLM(Phi3PreTrainedModel, LlamaForCausalLM):
-    """Next token prediction."""
-
-
-class Phi3ForSequenceClassification(Phi3PreTrainedModel, LlamaForSequenceClassification):
-    """Classification of a sequence by its last token that is not padding."""
-
-
-class Phi3ForTokenClassification(Phi3PreTrainedModel, LlamaForTokenClassification):
-    """Classification of each token."""
+class Phi3ForTokenClassification(DecoderForTokenClassification):
+    base_class = Phi3Model

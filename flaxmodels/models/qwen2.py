@@ -1,23 +1,25 @@
-"""Qwen2 (arXiv 2407.10671): Llama with biases, and windows in its upper layers if so configured.
-
-Parameter names and numerics follow the reference implementation in transformers (`Qwen2Model`, `Qwen2For...`).
+"""Qwen2 (arXiv 2407.10671): decoder with rotary positions, biased projections, and windows in its upper layers if so
+configured.
 """
 
 from __future__ import annotations
 
-from flaxmodels.fields import Count, LayerType, Length, Size, SpecialId, SpecialIds, VocabSize
-from flaxmodels.models.llama import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    LlamaForQuestionAnswering,
-    LlamaForSequenceClassification,
-    LlamaForTokenClassification,
-    LlamaModel,
-    LlamaPreTrainedModel,
+from flaxmodels.bases.decoder import DecoderModel
+from flaxmodels.bases.decoder_config import DecoderConfig
+from flaxmodels.bases.decoder_heads import (
+    DecoderForCausalLM,
+    DecoderForSequenceClassification,
+    DecoderForTokenClassification,
 )
+from flaxmodels.bases.decoder_layer import PRE_NORM, DecoderLayer
+from flaxmodels.bases.decoder_parts import attention, gated_mlp, rms_norm
+from flaxmodels.bases.heads import ForQuestionAnswering
+from flaxmodels.bases.rotary_config import types_by_layer, windows_by_layer
+from flaxmodels.fields import Count, LayerType, Length, Size, SpecialId, SpecialIds, VocabSize
+from flaxmodels.policy import Policy
 
 
-class Qwen2Config(LlamaConfig):
+class Qwen2Config(DecoderConfig):
     """Configuration of Qwen2; the defaults are those of transformers."""
 
     model_type = "qwen2"
@@ -34,42 +36,42 @@ class Qwen2Config(LlamaConfig):
     layer_types: list[LayerType] | None = None
 
     @property
-    def attention_biases(self) -> tuple[bool, bool]:
-        return True, False
-
-    @property
     def attention_windows(self) -> tuple[int | None, ...]:
-        if not self.use_sliding_window:
-            return (None,) * self.num_hidden_layers
-        upper = range(self.num_hidden_layers)
-        kinds = self.layer_types or ["sliding_attention" if n >= self.max_window_layers else "" for n in upper]
-        return tuple(self.sliding_window if kind == "sliding_attention" else None for kind in kinds)
+        upper = types_by_layer(self.num_hidden_layers, lambda number: number >= self.max_window_layers)
+        return windows_by_layer(self.layer_types or upper, self.sliding_window if self.use_sliding_window else None)
 
 
-class Qwen2PreTrainedModel(LlamaPreTrainedModel):
-    """Base of the Qwen2 models. All take the inputs of `LlamaModel.forward`."""
+class Qwen2DecoderLayer(DecoderLayer):
+    """Attention and MLP, each with a norm before it."""
 
-    config_class = Qwen2Config
+    sublayers = PRE_NORM
+
+    def __init__(self, config: Qwen2Config, policy: Policy):
+        self.self_attn = attention(config, policy, use_bias=True, use_output_bias=False)
+        self.mlp = gated_mlp(config, policy)
+        self.input_layernorm = rms_norm(config, policy)
+        self.post_attention_layernorm = rms_norm(config, policy)
 
 
-class Qwen2Model(Qwen2PreTrainedModel, LlamaModel):
+class Qwen2Model(DecoderModel):
     """The decoder without a head."""
 
-
-Qwen2PreTrainedModel.base_class = Qwen2Model
-
-
-class Qwen2ForCausalLM(Qwen2PreTrainedModel, LlamaForCausalLM):
-    """Next token prediction."""
+    config_class = Qwen2Config
+    layer_class = Qwen2DecoderLayer
 
 
-class Qwen2ForSequenceClassification(Qwen2PreTrainedModel, LlamaForSequenceClassification):
-    """Classification of a sequence by its last token that is not padding."""
+class Qwen2ForCausalLM(DecoderForCausalLM):
+    base_class = Qwen2Model
 
 
-class Qwen2ForTokenClassification(Qwen2PreTrainedModel, LlamaForTokenClassification):
-    """Classification of each token."""
+class Qwen2ForSequenceClassification(DecoderForSequenceClassification):
+    base_class = Qwen2Model
 
 
-class Qwen2ForQuestionAnswering(Qwen2PreTrainedModel, LlamaForQuestionAnswering):
-    """Where in the text the answer begins and ends."""
+class Qwen2ForTokenClassification(DecoderForTokenClassification):
+    base_class = Qwen2Model
+
+
+class Qwen2ForQuestionAnswering(ForQuestionAnswering):
+    base_class = Qwen2Model
+    base_model_prefix = "transformer"

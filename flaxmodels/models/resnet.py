@@ -1,27 +1,29 @@
 """ResNet (arXiv 1512.03385): residual blocks of convolutions, with batch normalisation.
 
-Parameter names and numerics follow the reference implementation in transformers (`ResNetModel`, `ResNetFor...`). No two
-blocks need be equal, so that `scan_layers` and `remat` change nothing.
+No two blocks need be equal, so that `scan_layers` and `remat` change nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from operator import attrgetter
+from typing import Any, ClassVar, Literal
 
 import jax
 from flax import nnx
-from jax.nn.initializers import variance_scaling
 
-from flaxmodels.backbone import BackboneConfig
+from flaxmodels.bases.backbone import BackboneConfig
+from flaxmodels.bases.parts import place, set_base
 from flaxmodels.fields import Activation, Depths, Size
 from flaxmodels.model import PreTrainedModel
 from flaxmodels.nn.activations import get_activation
 from flaxmodels.nn.conv import Conv2d, channels_first, channels_last
-from flaxmodels.nn.linear import BatchNorm, Linear
+from flaxmodels.nn.dense import Linear
+from flaxmodels.nn.initializers import variance_scaling
 from flaxmodels.nn.module import Module, ModuleList
-from flaxmodels.nn.policy import Policy
+from flaxmodels.nn.norms import BatchNorm
 from flaxmodels.outputs import BackboneOutput, ImageClassifierOutput, ImageModelOutput
+from flaxmodels.policy import Policy
 
 _KAIMING = variance_scaling(2.0, "fan_out", "normal")
 _REDUCTION = 4
@@ -45,8 +47,8 @@ class ResNetConfig(BackboneConfig):
     def stage_count(self) -> int:
         return len(self.depths)
 
-    def problems(self) -> list[str]:
-        found = super().problems()
+    def validation_errors(self) -> list[str]:
+        found = super().validation_errors()
         if len(self.depths) != len(self.hidden_sizes):
             found.append(f"depths={self.depths} and hidden_sizes={self.hidden_sizes} differ in length")
         return found
@@ -119,7 +121,8 @@ class ResNetEmbeddings(Module):
         self.embedder = ResNetConvLayer(config.num_channels, width, policy, size=7, stride=2, act=config.hidden_act)
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        return nnx.max_pool(self.embedder(x, train), (3, 3), (2, 2), ((1, 1), (1, 1)))  # type: ignore[arg-type]
+        padding: Any = ((1, 1), (1, 1))  # Flax takes it, but declares a `str`
+        return nnx.max_pool(self.embedder(x, train), (3, 3), (2, 2), padding)
 
 
 class ResNetEncoder(Module):
@@ -134,28 +137,22 @@ class ResNetEncoder(Module):
         return states
 
 
-class ResNetPreTrainedModel(PreTrainedModel):
-    """Base of the ResNet models. All take the inputs of `ResNetModel.forward`."""
+class ResNetModel(PreTrainedModel):
+    """The network without a head."""
 
     config_class = ResNetConfig
     base_model_prefix = "resnet"
     main_input_name = "pixel_values"
-    config: ResNetConfig
-    embedder: ResNetEmbeddings
-    encoder: ResNetEncoder
+    config: Any
+
+    def setup(self, config: ResNetConfig, policy: Policy) -> None:
+        self.embedder = ResNetEmbeddings(config, policy)
+        self.encoder = ResNetEncoder(config, policy)
 
     def encode(self, pixel_values: jax.Array, train: bool) -> list[jax.Array]:
         """The stem's output and that of each stage, `[batch, height, width, channels]`."""
         images = channels_last(pixel_values, self.config.num_channels)
         return self.encoder(self.embedder(images.astype(self.policy.dtype), train), train)
-
-
-class ResNetModel(ResNetPreTrainedModel):
-    """The network without a head."""
-
-    def build(self, config: ResNetConfig, policy: Policy):
-        self.embedder = ResNetEmbeddings(config, policy)
-        self.encoder = ResNetEncoder(config, policy)
 
     def forward(
         self,
@@ -169,7 +166,7 @@ class ResNetModel(ResNetPreTrainedModel):
 
         Args:
             pixel_values: float `[batch, channels, height, width]`, or with the channels last.
-            train: norm by the statistics of the batch, and return the running ones.
+            train: normalise by the statistics of the batch, and return the running ones.
         """
         states = self.encode(pixel_values, train)
         return ImageModelOutput(
@@ -179,32 +176,27 @@ class ResNetModel(ResNetPreTrainedModel):
         )
 
 
-class ResNetClassifier(Module):
-    """A dense layer under the number that it has in torch, behind one without parameters."""
-
-    def __init__(self, config: ResNetConfig, policy: Policy):
-        init = variance_scaling(1 / 3, "fan_in", "uniform")
-        setattr(self, "1", Linear(config.hidden_sizes[-1], config.num_labels, policy, init=init))
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return getattr(self, "1")(x)
-
-
-class ResNetForImageClassification(ResNetPreTrainedModel):
+class ResNetForImageClassification(PreTrainedModel):
     """Classification of images by the mean of their last feature map."""
 
-    def build(self, config: ResNetConfig, policy: Policy):
-        self.resnet = ResNetModel.part(config, policy)
-        self.classifier = ResNetClassifier(config, policy)
+    base_class = ResNetModel
+    classifier_path: ClassVar[str] = "classifier.1"
+    """Of the dense layer, which torch numbers after one without parameters."""
 
-    def head(self, outputs, inputs, dropout_rng):
-        return outputs.to(ImageClassifierOutput, logits=self.classifier(outputs.pooler_output[:, :, 0, 0]))
+    def setup(self, config: ResNetConfig, policy: Policy) -> None:
+        set_base(self, config, policy)
+        init = variance_scaling(1 / 3, "fan_in", "uniform")
+        place(self, self.classifier_path, Linear(config.hidden_sizes[-1], config.num_labels, policy, init=init))
+
+    def head(self, outputs: Any, inputs: dict[str, Any], dropout_rng: jax.Array | None) -> ImageClassifierOutput:
+        logits = attrgetter(self.classifier_path)(self)(outputs.pooler_output[:, :, 0, 0])
+        return outputs.to(ImageClassifierOutput, logits=logits)
 
 
 class ResNetBackbone(ResNetModel):
     """The feature maps of the stages that the configuration asks for."""
 
-    def forward(
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # as torch's, of another output
         self,
         pixel_values: jax.Array,
         *,

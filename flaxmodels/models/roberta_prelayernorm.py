@@ -1,7 +1,4 @@
-"""RoBERTa with pre-layer norms (arXiv 2202.08005, after arXiv 1904.01038): a norm before each half of a layer.
-
-Parameter names and numerics follow the reference implementation in transformers (`RobertaPreLayerNormModel`, ...).
-"""
+"""RoBERTa with pre-layer norms (arXiv 2202.08005, after arXiv 1904.01038): a norm before each half of a layer."""
 
 from __future__ import annotations
 
@@ -9,6 +6,7 @@ from typing import Any
 
 import jax
 
+from flaxmodels.bases.transformer import TransformerLayer, pre_norm
 from flaxmodels.models.roberta import (
     RobertaConfig,
     RobertaForCausalLM,
@@ -18,61 +16,72 @@ from flaxmodels.models.roberta import (
     RobertaForSequenceClassification,
     RobertaForTokenClassification,
     RobertaModel,
-    RobertaPreTrainedModel,
 )
-from flaxmodels.nn.policy import Policy
 from flaxmodels.nn.stack import StackOutput
+from flaxmodels.policy import Policy
 
 
 class RobertaPreLayerNormConfig(RobertaConfig):
     """Configuration of RoBERTa with pre-layer norms; the defaults are those of transformers."""
 
     model_type = "roberta-prelayernorm"
-    norm_first = True
 
 
-class RobertaPreLayerNormPreTrainedModel(RobertaPreTrainedModel):
-    """Base of these models. All take the inputs of `BertModel.forward`."""
+class RobertaPreLayerNormLayer(TransformerLayer):
+    """A layer with norms before attention and feed-forward network."""
+
+    residual = staticmethod(pre_norm)
+    names = {
+        "query": "attention.self.query",
+        "key": "attention.self.key",
+        "value": "attention.self.value",
+        "attn_out": "attention.output.dense",
+        "attn_norm": "attention.LayerNorm",
+        "cross_query": "crossattention.self.query",
+        "cross_key": "crossattention.self.key",
+        "cross_value": "crossattention.self.value",
+        "cross_attn_out": "crossattention.output.dense",
+        "cross_attn_norm": "crossattention.LayerNorm",
+        "mlp_in": "intermediate.dense",
+        "mlp_norm": "intermediate.LayerNorm",
+        "mlp_out": "output.dense",
+    }
+
+
+class RobertaPreLayerNormModel(RobertaModel):
+    """The encoder (or decoder) without a head, and the pooler unless `add_pooling_layer=False`."""
 
     config_class = RobertaPreLayerNormConfig
     base_model_prefix = "roberta_prelayernorm"
+    layer_class = RobertaPreLayerNormLayer
+
+    def setup(self, config: RobertaPreLayerNormConfig, policy: Policy, *, add_pooling_layer: bool = True) -> None:
+        super().setup(config, policy, add_pooling_layer=add_pooling_layer)
+        self.LayerNorm = config.layer_spec.norm(policy)
+
+    def run_layers(self, hidden_states: jax.Array, **options: Any) -> StackOutput:
+        return super().run_layers(hidden_states, **options).normalised(self.LayerNorm)
 
 
-class RobertaPreLayerNormModel(RobertaPreLayerNormPreTrainedModel, RobertaModel):
-    """The encoder (or decoder) without a head, and the pooler unless `add_pooling_layer=False`."""
-
-    def build(self, config: RobertaPreLayerNormConfig, policy: Policy, *, add_pooling_layer: bool = True):
-        super().build(config, policy, add_pooling_layer=add_pooling_layer)
-        self.LayerNorm = config.norm(policy)
-
-    def encode(self, embeddings: jax.Array, **options: Any) -> StackOutput:
-        return super().encode(embeddings, **options).normed(self.LayerNorm)
+class RobertaPreLayerNormForMaskedLM(RobertaForMaskedLM):
+    base_class = RobertaPreLayerNormModel
 
 
-RobertaPreLayerNormPreTrainedModel.base_class = RobertaPreLayerNormModel
+class RobertaPreLayerNormForCausalLM(RobertaForCausalLM):
+    base_class = RobertaPreLayerNormModel
 
 
-class RobertaPreLayerNormForMaskedLM(RobertaPreLayerNormPreTrainedModel, RobertaForMaskedLM):
-    """Masked language modelling."""
+class RobertaPreLayerNormForSequenceClassification(RobertaForSequenceClassification):
+    base_class = RobertaPreLayerNormModel
 
 
-class RobertaPreLayerNormForCausalLM(RobertaPreLayerNormPreTrainedModel, RobertaForCausalLM):
-    """Next token prediction; the configuration must have `is_decoder=True`."""
+class RobertaPreLayerNormForMultipleChoice(RobertaForMultipleChoice):
+    base_class = RobertaPreLayerNormModel
 
 
-class RobertaPreLayerNormForSequenceClassification(
-    RobertaPreLayerNormPreTrainedModel, RobertaForSequenceClassification
-):
-    """Sentence (pair) classification or regression, by the first token."""
+class RobertaPreLayerNormForTokenClassification(RobertaForTokenClassification):
+    base_class = RobertaPreLayerNormModel
 
 
-class RobertaPreLayerNormForMultipleChoice(RobertaPreLayerNormPreTrainedModel, RobertaForMultipleChoice):
-    """Which of several choices? Inputs are `[batch, num_choices, q_len]`."""
-
-
-class RobertaPreLayerNormForTokenClassification(RobertaPreLayerNormPreTrainedModel, RobertaForTokenClassification):
-    """A label for each token."""
-
-
-class RobertaPreLayerNormForQuestionAnswering(RobertaPreLayerNormPreTrainedModel, RobertaForQuestionAnswering):
-    """The span of the text that answers a question."""
+class RobertaPreLayerNormForQuestionAnswering(RobertaForQuestionAnswering):
+    base_class = RobertaPreLayerNormModel

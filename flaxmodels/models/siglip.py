@@ -1,41 +1,28 @@
 """SigLIP (arXiv 2303.15343): two towers as in CLIP, where each pair of a text and an image is scored by itself.
 
 Texts are read in both directions and end in their vector; an image's is what a learned query finds in its patches.
-Parameter names and numerics follow the reference implementation in transformers (`SiglipModel`, ...).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from operator import attrgetter
 
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import lecun_normal, normal, xavier_uniform, zeros
 
+from flaxmodels.bases.parts import place
+from flaxmodels.bases.towers import ImageEmbeddings, TextEmbeddings, TextTower, TowerConfig, TowerEncoder, VisionTower
+from flaxmodels.bases.two_towers import TowerForImageClassification, TwoTowers, TwoTowersConfig
 from flaxmodels.errors import ConfigError
 from flaxmodels.fields import Activation, Epsilon, Length, Pixels, Size, SpecialId, SpecialIds, VocabSize
-from flaxmodels.models.clip import (
-    BlockInits,
-    CLIPEncoder,
-    CLIPForImageClassification,
-    CLIPModel,
-    CLIPPreTrainedModel,
-    CLIPTextEmbeddings,
-    CLIPTextModel,
-    CLIPVisionEmbeddings,
-    CLIPVisionModel,
-    TowerConfig,
-    TwoTowersConfig,
-    tower_mlp,
-)
 from flaxmodels.nn.attention import dot_product_attention, merge_heads, split_heads
-from flaxmodels.nn.linear import LayerNorm, Linear, matmul
+from flaxmodels.nn.dense import Linear, matmul
+from flaxmodels.nn.initializers import lecun_normal, normal, xavier_uniform, zeros
 from flaxmodels.nn.masks import padding_mask
+from flaxmodels.nn.mlp import MLP
 from flaxmodels.nn.module import Module, TorchLeaf, param
-from flaxmodels.nn.policy import Policy
+from flaxmodels.policy import Policy
 from interop.ops import Transpose
-
-INITS = BlockInits(*[xavier_uniform()] * 4)
 
 
 class SiglipTextConfig(TowerConfig):
@@ -91,114 +78,97 @@ class SiglipPoolingAttention(Module):
         self.out_proj = Linear(width, width, policy, init=lecun_normal())
 
     def __call__(self, query: jax.Array, hidden_states: jax.Array) -> jax.Array:
+        """`[batch, q_len, hidden]`, of queries of that shape and hidden states `[batch, kv_len, hidden]`."""
         kernels = jnp.split(self.in_proj_kernel[...].astype(query.dtype), 3, axis=1)
         biases = jnp.split(self.in_proj_bias[...].astype(query.dtype), 3)
         projected = [
             split_heads(matmul(x, kernel) + bias[None, None], self.heads)
             for x, kernel, bias in zip((query, hidden_states, hidden_states), kernels, biases, strict=True)
         ]
-        mixed, _ = dot_product_attention(*projected, implementation=self.implementation)
-        return self.out_proj(merge_heads(mixed))
+        attn_output, _ = dot_product_attention(*projected, implementation=self.implementation)
+        return self.out_proj(merge_heads(attn_output))
 
 
 class SiglipPoolingHead(Module):
     """One vector for an image, `[batch, hidden]`: what a learned query finds in its patches."""
 
     def __init__(self, config: SiglipVisionConfig, policy: Policy):
-        width = config.hidden_size
+        width, inner, activation = config.hidden_size, config.intermediate_size, config.hidden_act
         self.probe = param((1, 1, width), policy.param_dtype, normal(width**-0.5))
         self.attention = SiglipPoolingAttention(config, policy)
-        self.layernorm = LayerNorm(width, policy, epsilon=config.layer_norm_eps)
-        self.mlp = tower_mlp(config, policy, INITS)
+        self.layernorm = config.layer_spec.norm(policy)
+        self.mlp = MLP(width, inner, policy, activation=activation, init=xavier_uniform())
 
     def __call__(self, hidden_states: jax.Array) -> jax.Array:
+        """`[batch, patches, hidden]` to `[batch, hidden]`."""
         batch, _, width = hidden_states.shape
         query = jnp.broadcast_to(self.probe[...].astype(hidden_states.dtype), (batch, 1, width))
         found = self.attention(query, hidden_states)
         return (found + self.mlp(self.layernorm(found)))[:, 0]
 
 
-class SiglipPreTrainedModel(CLIPPreTrainedModel):
-    """Base of the SigLIP models, which take the inputs of those of CLIP."""
-
-    config_class = SiglipConfig
-    base_model_prefix = "siglip"
-
-
-class SiglipTextModel(SiglipPreTrainedModel, CLIPTextModel):
+class SiglipTextModel(TextTower):
     """The text tower. It also loads from a checkpoint of both."""
 
     config_class = SiglipTextConfig
-    base_model_prefix = "text_model"
-    head: Any
 
-    def build(self, config: SiglipTextConfig, policy: Policy):
+    def setup(self, config: SiglipTextConfig, policy: Policy) -> None:
         width = config.hidden_size
-        self.embeddings = CLIPTextEmbeddings(config, policy, normal(width**-0.5))
-        self.encoder = CLIPEncoder(config, policy, INITS)
-        self.final_layer_norm = LayerNorm(width, policy, epsilon=config.layer_norm_eps)
-        self.head = Linear(width, config.projection_size or width, policy, init=lecun_normal())
+        self.embeddings = TextEmbeddings(config, policy, normal(width**-0.5))
+        self.encoder = TowerEncoder(config, policy)
+        self.final_layer_norm = config.layer_spec.norm(policy)
+        place(self, "head", Linear(width, config.projection_size or width, policy, init=lecun_normal()))
 
     def mask(self, attention_mask: jax.Array | None, q_len: int) -> jax.Array | None:
-        """What each token may look at: all that are not padding."""
+        """What each token may attend to: all that are not padding."""
         return None if attention_mask is None else padding_mask(attention_mask)
 
     def pool(self, hidden_states: jax.Array, input_ids: jax.Array) -> jax.Array:
         """The last token's state, even if that is padding, through a dense layer: `[batch, projection]`."""
-        return self.head(hidden_states[:, -1])
+        return attrgetter("head")(self)(hidden_states[:, -1])
 
 
-class SiglipVisionModel(SiglipPreTrainedModel, CLIPVisionModel):
+class SiglipVisionModel(VisionTower):
     """The vision tower. It also loads from a checkpoint of both."""
 
     config_class = SiglipVisionConfig
-    base_model_prefix = "vision_model"
-    head: Any
 
-    def build(self, config: SiglipVisionConfig, policy: Policy):
+    def setup(self, config: SiglipVisionConfig, policy: Policy) -> None:
         width = config.hidden_size
-        self.embeddings = CLIPVisionEmbeddings(
+        self.embeddings = ImageEmbeddings(
             config, policy, patch_init=lecun_normal(), position_init=normal(width**-0.5), patch_bias=True
         )
-        self.encoder = CLIPEncoder(config, policy, INITS)
-        self.post_layernorm = LayerNorm(width, policy, epsilon=config.layer_norm_eps)
-        self.head = SiglipPoolingHead(config, policy) if config.vision_use_head else None
-
-    def embed(self, pixel_values: jax.Array, interpolate_pos_encoding: bool) -> jax.Array:
-        return self.embeddings(pixel_values, interpolate_pos_encoding)
+        self.encoder = TowerEncoder(config, policy)
+        self.post_layernorm = config.layer_spec.norm(policy)
+        place(self, "head", SiglipPoolingHead(config, policy) if config.vision_use_head else None)
 
     def pool(self, hidden_states: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-        last = self.post_layernorm(hidden_states)
-        return last, None if self.head is None else self.head(last)
+        last, head = self.post_layernorm(hidden_states), attrgetter("head")(self)
+        return last, None if head is None else head(last)
 
 
-SiglipPreTrainedModel.text_class = SiglipTextModel
-SiglipPreTrainedModel.vision_class = SiglipVisionModel
-
-
-class SiglipModel(SiglipPreTrainedModel, CLIPModel):
+class SiglipModel(TwoTowers):
     """Both towers, and how near their vectors are; the sigmoid of a logit is the probability that a pair belongs."""
 
-    def build(self, config: SiglipConfig, policy: Policy):
+    config_class = SiglipConfig
+    base_model_prefix = "siglip"
+
+    def setup(self, config: SiglipConfig, policy: Policy) -> None:
         if not config.vision_config.vision_use_head:
             raise ConfigError("vision_use_head=False: images have no vectors then, which SiglipModel compares")
-        self.text_model = SiglipTextModel.part(config.text_config, policy)
-        self.vision_model = SiglipVisionModel.part(config.vision_config, policy)
+        self.text_model = SiglipTextModel.as_submodule(config.text_config, policy)
+        self.vision_model = SiglipVisionModel.as_submodule(config.vision_config, policy)
         self.logit_scale = param((1,), policy.param_dtype, zeros)
         self.logit_bias = param((1,), policy.param_dtype, zeros)
-
-    def encode_text(self, *args: Any, **inputs: Any) -> Any:
-        return self.text_model.forward(*args, **inputs)
-
-    def encode_image(self, *args: Any, **inputs: Any) -> Any:
-        return self.vision_model.forward(*args, **inputs)
 
     def similarity(self, text_embeds: jax.Array, image_embeds: jax.Array) -> jax.Array:
         bias = self.logit_bias[...].astype(jnp.float32).reshape(())
         return super().similarity(text_embeds, image_embeds) + bias
 
 
-class SiglipForImageClassification(SiglipPreTrainedModel, CLIPForImageClassification):
+class SiglipForImageClassification(TowerForImageClassification):
     """A label for an image, by the mean of its patches in the vision tower."""
 
+    base_class = SiglipModel
+    vision_class = SiglipVisionModel
     first_patch = 0

@@ -1,26 +1,28 @@
-"""UMT5 (arXiv 2304.09151): mT5 with a bias for distances in every layer.
-
-Parameter names and numerics follow the reference implementation in transformers (`UMT5Model`, `UMT5For...`).
-"""
+"""UMT5 (arXiv 2304.09151): mT5 with a bias for distances in every layer."""
 
 from __future__ import annotations
 
+from operator import attrgetter
+from typing import Any, ClassVar
+
+import jax
+
+from flaxmodels.bases.parts import place
 from flaxmodels.fields import Layers, Size, TokenId, VocabSize
 from flaxmodels.models.t5 import (
-    T5Attention,
-    T5Block,
     T5Config,
     T5EncoderModel,
     T5ForConditionalGeneration,
     T5ForQuestionAnswering,
     T5ForSequenceClassification,
     T5ForTokenClassification,
+    T5Layer,
     T5Model,
-    T5PreTrainedModel,
     T5RelativeBias,
     T5Stack,
 )
-from flaxmodels.nn.policy import Policy
+from flaxmodels.nn.cache import LayerCache
+from flaxmodels.policy import Policy
 
 
 class UMT5Config(T5Config):
@@ -36,55 +38,57 @@ class UMT5Config(T5Config):
     decoder_start_token_id: TokenId | None = 0
 
 
-class UMT5Attention(T5Attention):
-    """Attention to the hidden states themselves, which are given as `bias` the bucket of each query and key."""
+class UMT5Layer(T5Layer):
+    """A layer with a bias of its own, which is given the bucket of each query and key in its place."""
 
-    def __init__(self, config: UMT5Config, policy: Policy):
-        super().__init__(config, policy)
-        self.relative_attention_bias = T5RelativeBias(config, policy)
+    bias_path: ClassVar[str] = "layer.0.SelfAttention.relative_attention_bias"
 
-    def __call__(self, hidden_states, mask, *, bias, **options):
-        return super().__call__(hidden_states, mask, bias=self.relative_attention_bias(bias), **options)
+    def __init__(self, config: UMT5Config, policy: Policy, *, crosses: bool):
+        super().__init__(config, policy, crosses=crosses)
+        place(self, self.bias_path, T5RelativeBias(config, policy))
 
-
-class UMT5Block(T5Block):
-    attention_class = UMT5Attention
+    def attend(
+        self, hidden_states: jax.Array, *, bias: jax.Array | None = None, **options: Any
+    ) -> tuple[jax.Array, jax.Array | None, Any]:
+        """As in `TransformerLayer`, where `bias` are buckets, int `[q_len, kv_len]`."""
+        bias = None if bias is None else attrgetter(self.bias_path)(self)(bias)
+        return super().attend(hidden_states, bias=bias, **options)
 
 
 class UMT5Stack(T5Stack):
-    block_class = UMT5Block
-    shares_bias = False
+    """The encoder or the decoder, whose layers have no bias in common."""
+
+    layer_class = UMT5Layer
+
+    def make_bias(self, config: T5Config, policy: Policy) -> None:
+        return None
+
+    def layer_inputs(self, q_len: int, cache: LayerCache | None) -> dict[str, Any]:
+        return {"bias": self.buckets(q_len, cache)}
 
 
-class UMT5PreTrainedModel(T5PreTrainedModel):
-    """Base of the UMT5 models. All take the inputs of the T5 models."""
+class UMT5Model(T5Model):
+    """Encoder and decoder without a head."""
 
     config_class = UMT5Config
     stack_class = UMT5Stack
 
 
-class UMT5Model(UMT5PreTrainedModel, T5Model):
-    """Encoder and decoder without a head."""
+class UMT5EncoderModel(T5EncoderModel):
+    base_class = UMT5Model
 
 
-class UMT5EncoderModel(UMT5PreTrainedModel, T5EncoderModel):
-    """The encoder alone."""
+class UMT5ForConditionalGeneration(T5ForConditionalGeneration):
+    base_class = UMT5Model
 
 
-UMT5PreTrainedModel.base_class, UMT5PreTrainedModel.encoder_class = UMT5Model, UMT5EncoderModel
+class UMT5ForSequenceClassification(T5ForSequenceClassification):
+    base_class = UMT5Model
 
 
-class UMT5ForConditionalGeneration(UMT5PreTrainedModel, T5ForConditionalGeneration):
-    """The next token of the decoder's text."""
+class UMT5ForTokenClassification(T5ForTokenClassification):
+    base_class = UMT5EncoderModel
 
 
-class UMT5ForSequenceClassification(UMT5PreTrainedModel, T5ForSequenceClassification):
-    """Classification of a text, by the decoder's state at its last end token."""
-
-
-class UMT5ForTokenClassification(UMT5PreTrainedModel, T5ForTokenClassification):
-    """A label for each token, by the encoder alone."""
-
-
-class UMT5ForQuestionAnswering(UMT5PreTrainedModel, T5ForQuestionAnswering):
-    """Where in the text the answer begins and ends."""
+class UMT5ForQuestionAnswering(T5ForQuestionAnswering):
+    base_class = UMT5Model

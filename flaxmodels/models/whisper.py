@@ -1,7 +1,4 @@
-"""Whisper (arXiv 2212.04356): an encoder of sound and a decoder of text.
-
-Parameter names and numerics follow the reference implementation in transformers (`WhisperModel`, `WhisperFor...`).
-"""
+"""Whisper (arXiv 2212.04356): an encoder of audio and a decoder of text."""
 
 from __future__ import annotations
 
@@ -11,10 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.nn.initializers import constant, normal
 
-from flaxmodels.encoder_decoder import EncoderDecoderBase, EncoderDecoderConfig, EncoderDecoderModel
+from flaxmodels.bases.encoder_decoder import EncoderDecoderBase, EncoderDecoderConfig, EncoderDecoderModel, TextStack
+from flaxmodels.bases.encoder_decoder_heads import DecoderOnlyForCausalLM, EncoderDecoderForConditionalGeneration
+from flaxmodels.bases.transformer import LayerSpec, pre_norm
 from flaxmodels.errors import FlaxModelsError
+from flaxmodels.execution.inputs import Input, last_hidden_state
 from flaxmodels.fields import (
     Activation,
     Count,
@@ -28,30 +27,24 @@ from flaxmodels.fields import (
     TokenId,
     VocabSize,
 )
-from flaxmodels.generation import speech
+from flaxmodels.generation import whisper
 from flaxmodels.generation.config import GenerationConfig
-from flaxmodels.models.bart import BartLayer
+from flaxmodels.models.bart import BartLayer, bart_layer_spec
 from flaxmodels.nn.activations import get_activation
-from flaxmodels.nn.augment import span_mask
-from flaxmodels.nn.cache import Cache, self_attention_cache
+from flaxmodels.nn.cache import Cache
 from flaxmodels.nn.conv import Conv1d
+from flaxmodels.nn.dense import Linear
 from flaxmodels.nn.dropout import dropout, split_key
-from flaxmodels.nn.functional import Params
+from flaxmodels.nn.embedding import Embedding
 from flaxmodels.nn.heads import weighted_layers
-from flaxmodels.nn.inputs import Input, last_hidden_state
-from flaxmodels.nn.linear import Embedding, LayerNorm, Linear, TiedLinear, embed, vocabulary_projection
-from flaxmodels.nn.masks import decoder_mask, new_places
+from flaxmodels.nn.initializers import Initializer, constant, normal
 from flaxmodels.nn.module import Module, fresh, param
 from flaxmodels.nn.partition import COLUMN, ROW
-from flaxmodels.nn.policy import Policy
-from flaxmodels.nn.stack import Stack
-from flaxmodels.outputs import (
-    BaseModelOutput,
-    CausalLMOutput,
-    Seq2SeqLMOutput,
-    Seq2SeqModelOutput,
-    SequenceClassifierOutput,
-)
+from flaxmodels.nn.spec_augment import span_mask
+from flaxmodels.nn.stack import Stack, StackOutput
+from flaxmodels.outputs import BaseModelOutput, Seq2SeqModelOutput, SequenceClassifierOutput
+from flaxmodels.parameters import Params
+from flaxmodels.policy import Policy
 
 STRIDE = 2
 """Frames of the input for each position of the encoder."""
@@ -106,27 +99,32 @@ class WhisperConfig(EncoderDecoderConfig):
     mask_feature_min_masks: Count = 0
     median_filter_width: Size = 7
 
-    def problems(self) -> list[str]:
-        found = super().problems()
+    def validation_errors(self) -> list[str]:
+        found = super().validation_errors()
         if self.d_model % 2:
             found.append(f"d_model={self.d_model} is odd, but positions are pairs of sines and cosines")
         return found
 
+    @property
+    def embedding_init(self) -> Initializer:
+        return normal(self.init_std)
+
+    def layer_spec(self, *, decodes: bool) -> LayerSpec:
+        """The numbers of a layer of the encoder, or of the decoder."""
+        return bart_layer_spec(self, decodes=decodes, without_bias=("key",))
+
 
 class WhisperLayer(BartLayer):
-    """BART's layer with a norm before each part, and no bias of keys."""
+    """A layer with norms before its parts, without biases of keys."""
 
-    key_bias = False
-
-    def __init__(self, config: WhisperConfig, policy: Policy, *, crosses: bool):
-        super().__init__(config, policy, crosses=crosses, pre_norm=True)
+    residual = staticmethod(pre_norm)
 
 
 def sinusoids(key: jax.Array, shape: Any, dtype: Any = None, out_sharding: Any = None) -> jax.Array:
     """Positions `[length, features]`: sines, then cosines, of wavelengths from 2 pi to 10000 * 2 pi."""
     length, half = shape[0], shape[1] // 2
-    turns = np.arange(length)[:, None] * np.exp(-np.log(10000) / max(half - 1, 1) * np.arange(half))[None]
-    return jnp.asarray(np.concatenate([np.sin(turns), np.cos(turns)], axis=1), dtype)
+    angles = np.arange(length)[:, None] * np.exp(-np.log(10000) / max(half - 1, 1) * np.arange(half))[None]
+    return jnp.asarray(np.concatenate([np.sin(angles), np.cos(angles)], axis=1), dtype)
 
 
 class WhisperEncoder(Module):
@@ -134,78 +132,59 @@ class WhisperEncoder(Module):
 
     def __init__(self, config: WhisperConfig, policy: Policy):
         self.dropout_rate, self.source_shape = config.dropout, source_shape(config)
-        init = normal(config.init_std)
+        init, spec = normal(config.init_std), config.layer_spec(decodes=False)
         self.conv1 = Conv1d(config.num_mel_bins, config.d_model, 3, policy, padding=1, init=init)
         self.conv2 = Conv1d(config.d_model, config.d_model, 3, policy, stride=STRIDE, padding=1, init=init)
         self.embed_positions = Embedding(config.max_source_positions, config.d_model, policy, init=sinusoids)
-        self.layers = Stack(lambda: WhisperLayer(config, policy, crosses=False), config.encoder_layers, policy)
-        self.layer_norm = LayerNorm(config.d_model, policy, epsilon=1e-5)
+        self.layers = Stack(lambda: WhisperLayer(spec, policy), config.encoder_layers, policy)
+        self.layer_norm = spec.norm(policy)
 
     def __call__(
-        self, input_features, *, output_attentions=False, output_hidden_states=False, dropout_rng=None
+        self,
+        input_features: jax.Array | None,
+        *,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        dropout_rng: jax.Array | None = None,
     ) -> BaseModelOutput:
+        """Encode float `[batch, num_mel_bins, 2 * max_source_positions]`.
+
+        Raises:
+            FlaxModelsError: an input of another shape, or none.
+        """
         if input_features is None or input_features.shape[1:] != self.source_shape:
             shape = None if input_features is None else input_features.shape
             mel, frames = self.source_shape
             raise FlaxModelsError(
-                f"input_features: expected [batch, {mel}, {frames}], got {shape}; fill shorter sound with silence, as "
+                f"input_features: expected [batch, {mel}, {frames}], got {shape}; fill shorter audio with silence, as "
                 "the feature extractor does"
             )
-        sound = get_activation("gelu")(self.conv1(jnp.swapaxes(jnp.asarray(input_features), 1, 2)))
-        sound = get_activation("gelu")(self.conv2(sound))
-        positions = jax.lax.stop_gradient(self.embed_positions.embedding[...]).astype(sound.dtype)
+        frames = get_activation("gelu")(self.conv1(jnp.swapaxes(jnp.asarray(input_features), 1, 2)))
+        frames = get_activation("gelu")(self.conv2(frames))
+        positions = jax.lax.stop_gradient(self.embed_positions.embedding[...]).astype(frames.dtype)
         keys = split_key(dropout_rng, 2)
         outputs = self.layers(
-            dropout(sound + positions[None], self.dropout_rate, keys[0]),
+            dropout(frames + positions[None], self.dropout_rate, keys[0]),
             dropout_rng=keys[1],
-            mask=None,
             output_hidden_states=output_hidden_states,
             output_attentions=output_attentions,
         )
-        return BaseModelOutput(**outputs.normed(self.layer_norm)._asdict())
+        return BaseModelOutput(**outputs.normalised(self.layer_norm)._asdict())
 
 
-class WhisperDecoder(Module):
-    """From tokens to hidden states, beside `encoder_hidden_states` if there are any."""
+class WhisperDecoder(TextStack):
+    """From tokens to hidden states, with attention to `encoder_hidden_states` if there are any."""
 
     def __init__(self, config: WhisperConfig, policy: Policy):
-        self.dropout_rate = config.dropout
-        init = normal(config.init_std)
+        self.decodes, self.dropout_rate = True, config.dropout
+        init, spec = normal(config.init_std), config.layer_spec(decodes=True)
         self.embed_tokens = Embedding(config.vocab_size, config.d_model, policy, init=init)
         self.embed_positions = Embedding(config.max_target_positions, config.d_model, policy, init=init)
-        self.layers = Stack(lambda: WhisperLayer(config, policy, crosses=True), config.decoder_layers, policy)
-        self.layer_norm = LayerNorm(config.d_model, policy, epsilon=1e-5)
+        self.layers = Stack(lambda: WhisperLayer(spec, policy, crosses=True), config.decoder_layers, policy)
+        self.layer_norm = spec.norm(policy)
 
-    def __call__(
-        self,
-        input_ids=None,
-        attention_mask=None,
-        position_ids=None,
-        inputs_embeds=None,
-        encoder_hidden_states=None,
-        encoder_attention_mask: None = None,
-        past_key_values=None,
-        *,
-        output_attentions=False,
-        output_hidden_states=False,
-        dropout_rng=None,
-    ) -> BaseModelOutput:
-        words = embed(self.embed_tokens, input_ids, inputs_embeds)
-        cache = None if past_key_values is None else self_attention_cache(past_key_values)
-        q_len = words.shape[1]
-        if position_ids is None:
-            position_ids = new_places(q_len, cache)[None]
-        keys = split_key(dropout_rng, 2)
-        outputs = self.layers(
-            dropout(words + self.embed_positions(position_ids), self.dropout_rate, keys[0]),
-            past_key_values=past_key_values,
-            dropout_rng=keys[1],
-            output_hidden_states=output_hidden_states,
-            output_attentions=output_attentions,
-            mask=decoder_mask(attention_mask, q_len, cache),
-            memory=encoder_hidden_states,
-        )
-        return BaseModelOutput(**outputs.normed(self.layer_norm)._asdict())
+    def finish(self, outputs: StackOutput, dropout_rng: jax.Array | None) -> StackOutput:
+        return outputs.normalised(self.layer_norm)
 
 
 def source_shape(config: WhisperConfig) -> tuple[int, int]:
@@ -216,7 +195,7 @@ def source_shape(config: WhisperConfig) -> tuple[int, int]:
 def augmented(
     input_features: jax.Array, attention_mask: jax.Array | None, config: WhisperConfig, key: jax.Array
 ) -> jax.Array:
-    """The spectra with spans of time, and of bands, silenced."""
+    """The spectra `[batch, bands, frames]` with spans of time, and of bands, silenced."""
     lengths = None if attention_mask is None else attention_mask.sum(-1)
     batch, bands, frames = input_features.shape
     time_key, band_key = jax.random.split(key)
@@ -231,27 +210,21 @@ def augmented(
     return input_features
 
 
-class WhisperPreTrainedModel(EncoderDecoderModel):
-    """Base of the Whisper models."""
+class WhisperModel(EncoderDecoderBase):
+    """Encoder and decoder without a head."""
 
     config_class = WhisperConfig
     base_model_prefix = "model"
     main_input_name = "input_features"
     tp_plan = {"(q_proj|k_proj|v_proj|fc1|proj_out)": COLUMN, "(out_proj|fc2|embed_tokens)": ROW}
-    config: WhisperConfig
-
-
-class WhisperModel(WhisperPreTrainedModel, EncoderDecoderBase):
-    """Encoder and decoder without a head."""
-
     input_embeddings = "decoder.embed_tokens"
     expected_inputs = {"attention_mask": Input("zeros and ones", "batch frames")}
 
-    def build(self, config: WhisperConfig, policy: Policy):
+    def setup(self, config: WhisperConfig, policy: Policy) -> None:
         self.encoder = WhisperEncoder(config, policy)
         self.decoder = WhisperDecoder(config, policy)
 
-    def forward(  # type: ignore[override]
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # inputs are of another name
         self,
         input_features: jax.Array | None = None,
         attention_mask: jax.Array | None = None,
@@ -266,11 +239,11 @@ class WhisperModel(WhisperPreTrainedModel, EncoderDecoderBase):
         output_hidden_states: bool = False,
         dropout_rng: jax.Array | None = None,
     ) -> Seq2SeqModelOutput:
-        """Encode, and decode beside what was encoded.
+        """Encode, and decode with attention to what was encoded.
 
         Args:
             input_features: log-mel spectra, float `[batch, num_mel_bins, 2 * max_source_positions]`.
-            attention_mask: `[batch, 2 * max_source_positions]`, 0 behind the sound. Silence is read as well, so that
+            attention_mask: `[batch, 2 * max_source_positions]`, 0 after the audio. Silence is read as well, so that
                 this matters for SpecAugment alone.
             decoder_input_ids: int `[batch, q_len]`, or `decoder_inputs_embeds`.
             decoder_attention_mask, decoder_position_ids, encoder_outputs, past_key_values: as in
@@ -297,21 +270,11 @@ class WhisperModel(WhisperPreTrainedModel, EncoderDecoderBase):
         )
 
 
-class WhisperForConditionalGeneration(WhisperPreTrainedModel):
+class WhisperForConditionalGeneration(EncoderDecoderForConditionalGeneration):
     """Transcription and translation: the next token of the text. `generate` takes the settings of Whisper."""
 
-    predicts_next_token = True
-
-    def build(self, config: WhisperConfig, policy: Policy):
-        self.model = WhisperModel.part(config, policy)
-        tied, init = config.tie_word_embeddings, normal(config.init_std)
-        self.proj_out = vocabulary_projection(self.model.decoder.embed_tokens, policy, tied=tied, init=init)
-
-    def head(self, outputs, inputs, dropout_rng):
-        return outputs.to(Seq2SeqLMOutput, logits=self.proj_out(outputs.last_hidden_state))
-
-    def get_output_embeddings(self) -> Linear | TiedLinear:
-        return self.proj_out
+    base_class = WhisperModel
+    output_projection = "proj_out"
 
     @property
     def source_shape(self) -> tuple[int, int]:
@@ -328,12 +291,12 @@ class WhisperForConditionalGeneration(WhisperPreTrainedModel):
             return self.detect_language(**encoder, generation_config=settings, params=params)
 
         batch = len(encoder[self.main_input_name])
-        return speech.begin(settings, decoder_input_ids, batch, self.config.max_target_positions, detect)
+        return whisper.begin(settings, decoder_input_ids, batch, self.config.max_target_positions, detect)
 
     def detect_language(
         self, input_features: Any, generation_config: Any = None, params: Params | None = None
     ) -> np.ndarray:
-        """The token of the language that is spoken, int `[batch]`: the likeliest of `lang_to_id` behind the start."""
+        """The token of the language that is spoken, int `[batch]`: the likeliest of `lang_to_id` after the start."""
         settings = GenerationConfig.from_any(generation_config or self.generation_config)
         if not settings.lang_to_id:
             raise FlaxModelsError("detect_language() needs lang_to_id in generation_config")
@@ -343,15 +306,15 @@ class WhisperForConditionalGeneration(WhisperPreTrainedModel):
         return languages[np.asarray(logits[:, languages].argmax(-1))]
 
 
-class WhisperDecoderWrapper(WhisperPreTrainedModel):
+class WhisperDecoderWrapper(EncoderDecoderModel):
     """The decoder alone, under the names that it has in a whole model."""
 
+    base_class = WhisperModel
+    main_input_name = "input_ids"
     input_embeddings = "decoder.embed_tokens"
     position_embeddings = "decoder.embed_positions"
 
-    main_input_name = "input_ids"
-
-    def build(self, config: WhisperConfig, policy: Policy):
+    def setup(self, config: WhisperConfig, policy: Policy) -> None:
         self.decoder = WhisperDecoder(config, policy)
 
     def forward(
@@ -371,10 +334,10 @@ class WhisperDecoderWrapper(WhisperPreTrainedModel):
 
         Args:
             input_ids: int `[batch, q_len]`; or `inputs_embeds` `[batch, q_len, hidden]` in its place.
-            attention_mask: `[batch, kv_len]`, 0 for padding; with a cache it speaks of the whole text.
+            attention_mask: `[batch, kv_len]`, 0 for padding; with a cache of all tokens from the first on.
             encoder_outputs: what an encoder returned, or its last hidden states `[batch, source_len, hidden]`.
             past_key_values: from `init_cache` or an earlier output.
-            position_ids: int `[batch, q_len]`; 0, 1, ... behind the cache.
+            position_ids: int `[batch, q_len]`; 0, 1, ... after the cache.
         """
         return self.decoder(
             input_ids,
@@ -389,38 +352,21 @@ class WhisperDecoderWrapper(WhisperPreTrainedModel):
         )
 
 
-class WhisperForCausalLM(WhisperPreTrainedModel):
+class WhisperForCausalLM(DecoderOnlyForCausalLM):
     """The decoder as a language model, with cross-attention where `encoder_outputs` are given."""
 
-    main_input_name = "input_ids"
-    predicts_next_token = True
-    padding_takes_positions = True
-
-    def build(self, config: WhisperConfig, policy: Policy):
-        self.config = config = WhisperConfig.from_dict(config.to_dict(), is_encoder_decoder=False)
-        self.model = WhisperDecoderWrapper.part(config, policy)
-        tied, init = config.tie_word_embeddings, normal(config.init_std)
-        self.proj_out = vocabulary_projection(self.model.decoder.embed_tokens, policy, tied=tied, init=init)
-
-    def prepare_inputs_for_generation(
-        self, input_ids: jax.Array, attention_mask: jax.Array, position_ids: jax.Array, cache: Cache
-    ) -> dict[str, Any]:
-        """The inputs of `forward` for the next tokens. Positions count padding, as in transformers."""
-        return {"input_ids": input_ids, "attention_mask": attention_mask, "past_key_values": cache}
-
-    def head(self, outputs, inputs, dropout_rng):
-        return outputs.to(CausalLMOutput, logits=self.proj_out(outputs.last_hidden_state))
-
-    def get_output_embeddings(self) -> Linear | TiedLinear:
-        return self.proj_out
+    base_class = WhisperDecoderWrapper
+    output_projection = "proj_out"
+    config_changes = {"is_encoder_decoder": False}
 
 
-class WhisperForAudioClassification(WhisperPreTrainedModel):
-    """A label for a sound, by the mean over time of the encoder's output, or of all its layers."""
+class WhisperForAudioClassification(EncoderDecoderModel):
+    """A label for a recording, by the mean over time of the encoder's output, or of all its layers."""
 
+    base_class = WhisperModel
     input_embeddings = "encoder.conv1"
 
-    def build(self, config: WhisperConfig, policy: Policy):
+    def setup(self, config: WhisperConfig, policy: Policy):
         init, states = normal(config.init_std), config.encoder_layers + 1
         self.encoder = WhisperEncoder(config, policy)
         if config.use_weighted_layer_sum:

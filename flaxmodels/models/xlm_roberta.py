@@ -1,7 +1,4 @@
-"""XLM-RoBERTa (arXiv 1911.02116): RoBERTa of many languages, the same model under other names.
-
-Parameter names and numerics follow the reference implementation in transformers (`XLMRobertaModel`, ...).
-"""
+"""XLM-RoBERTa (arXiv 1911.02116): RoBERTa of many languages, the same model under other names."""
 
 from __future__ import annotations
 
@@ -15,7 +12,6 @@ from flaxmodels.models.roberta import (
     RobertaForSequenceClassification,
     RobertaForTokenClassification,
     RobertaModel,
-    RobertaPreTrainedModel,
 )
 
 
@@ -27,38 +23,31 @@ class XLMRobertaConfig(RobertaConfig):
     vocab_size: VocabSize = 30522
 
 
-class XLMRobertaPreTrainedModel(RobertaPreTrainedModel):
-    """Base of the XLM-RoBERTa models. All take the inputs of `BertModel.forward`."""
+class XLMRobertaModel(RobertaModel):
+    """The encoder (or decoder) without a head, and the pooler unless `add_pooling_layer=False`."""
 
     config_class = XLMRobertaConfig
 
 
-class XLMRobertaModel(XLMRobertaPreTrainedModel, RobertaModel):
-    """The encoder (or decoder) without a head, and the pooler unless `add_pooling_layer=False`."""
+class XLMRobertaForMaskedLM(RobertaForMaskedLM):
+    base_class = XLMRobertaModel
 
 
-XLMRobertaPreTrainedModel.base_class = XLMRobertaModel
+class XLMRobertaForCausalLM(RobertaForCausalLM):
+    base_class = XLMRobertaModel
 
 
-class XLMRobertaForMaskedLM(XLMRobertaPreTrainedModel, RobertaForMaskedLM):
-    """Masked language modelling."""
+class XLMRobertaForSequenceClassification(RobertaForSequenceClassification):
+    base_class = XLMRobertaModel
 
 
-class XLMRobertaForCausalLM(XLMRobertaPreTrainedModel, RobertaForCausalLM):
-    """Next token prediction; the configuration must have `is_decoder=True`."""
+class XLMRobertaForMultipleChoice(RobertaForMultipleChoice):
+    base_class = XLMRobertaModel
 
 
-class XLMRobertaForSequenceClassification(XLMRobertaPreTrainedModel, RobertaForSequenceClassification):
-    """Sentence (pair) classification or regression."""
+class XLMRobertaForTokenClassification(RobertaForTokenClassification):
+    base_class = XLMRobertaModel
 
 
-class XLMRobertaForMultipleChoice(XLMRobertaPreTrainedModel, RobertaForMultipleChoice):
-    """Which of several choices? Inputs are `[batch, num_choices, q_len]`."""
-
-
-class XLMRobertaForTokenClassification(XLMRobertaPreTrainedModel, RobertaForTokenClassification):
-    """A label for each token."""
-
-
-class XLMRobertaForQuestionAnswering(XLMRobertaPreTrainedModel, RobertaForQuestionAnswering):
-    """The span of the text that answers a question."""
+class XLMRobertaForQuestionAnswering(RobertaForQuestionAnswering):
+    base_class = XLMRobertaModel

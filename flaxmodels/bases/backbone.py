@@ -34,8 +34,8 @@ class BackboneConfig(PreTrainedConfig):
             return tuple(self.stages.index(name) for name in self.out_features)
         return tuple(number % len(self.stages) for number in self.out_indices or [-1])
 
-    def problems(self) -> list[str]:
-        stages, found = self.stages, super().problems()
+    def validation_errors(self) -> list[str]:
+        stages, found = self.stages, super().validation_errors()
         if len(stages) != self.stage_count + 1:
             return [*found, f"len(stage_names)={len(stages)}: expected a stem and {self.stage_count} stages"]
         if unknown := set(self.out_features or ()) - set(stages):

@@ -1,0 +1,1 @@
+"""What models of one kind share: skeletons that architectures fill with parts."""
