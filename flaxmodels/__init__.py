@@ -20,8 +20,8 @@ _HOMES = {
     "PreTrainedConfig": "flaxmodels.config",
     "GenerationConfig": "flaxmodels.generation.config",
     "Tokenizer": "flaxmodels.tokenizer",
-    "debug_checks": "flaxmodels.nn.inputs",
-    "load_sharded_checkpoint": "flaxmodels.checkpoint.into",
+    "debug_checks": "flaxmodels.execution.input_checks",
+    "load_sharded_checkpoint": "flaxmodels.checkpoint.load_into",
     "FlaxModelsError": "flaxmodels.errors",
     "CheckpointError": "flaxmodels.errors",
     "CheckpointMismatch": "flaxmodels.errors",
@@ -36,8 +36,8 @@ def __getattr__(name: str) -> Any:
     plain = _OLD_NAMES.get(name, name)
     if plain in _HOMES:
         found = getattr(import_module(_HOMES[plain]), plain)
-    else:
-        found = import_module("flaxmodels.registry").find_class(name)
+    else:  # submodules, which begin with small letters, are looked for here before they are imported
+        found = import_module("flaxmodels.registry").find_class(name) if name[0].isupper() else None
     if found is None:
         raise AttributeError(f"module 'flaxmodels' has no attribute {name!r}")
     globals()[name] = found

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from flaxmodels.cli import chat, convert, demo, embed, generate, inspect, verify
-from flaxmodels.cli.common import printable, say
+from flaxmodels.cli.terminal import printable, say
 from flaxmodels.errors import FlaxModelsError
 from interop.errors import InteropError
 
@@ -43,12 +43,12 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def options(
+def main_options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Pretrained models in JAX/Flax: look at, convert and run checkpoints. No torch needed."""
+    """Pretrained models in JAX/Flax: inspect, convert and run checkpoints. No torch needed."""
 
 
 class _Formatter(logging.Formatter):

@@ -9,42 +9,26 @@ from typing import Annotated, Any
 
 import typer
 
-from flaxmodels.cli.common import (
-    CompilationCache,
-    ComputationDtype,
-    Dtype,
-    MaxNewTokens,
-    MinP,
-    ModelArgument,
-    RepetitionPenalty,
-    Seed,
-    StorageDtype,
-    Temperature,
-    TopK,
-    TopP,
-    load_language_model,
-    load_tokenizer,
-    sampling,
-    say,
-    write,
-)
+from flaxmodels.cli import options
 from flaxmodels.cli.generate import Completion
+from flaxmodels.cli.models import load_language_model, load_tokenizer
+from flaxmodels.cli.terminal import say, write
 from flaxmodels.errors import FlaxModelsError
 
 
 def chat(
-    model: ModelArgument,
+    model: options.ModelArgument,
     system: Annotated[str | None, typer.Option(help="Message before all others, on how to answer.")] = None,
-    max_new_tokens: MaxNewTokens = 512,
-    temperature: Temperature = 0.0,
-    top_k: TopK = 0,
-    top_p: TopP = 1.0,
-    min_p: MinP = 0.0,
-    repetition_penalty: RepetitionPenalty = None,
-    seed: Seed = None,
-    dtype: ComputationDtype = Dtype.float32,
-    param_dtype: StorageDtype = None,
-    compilation_cache: CompilationCache = None,
+    max_new_tokens: options.MaxNewTokens = 512,
+    temperature: options.Temperature = 0.0,
+    top_k: options.TopK = 0,
+    top_p: options.TopP = 1.0,
+    min_p: options.MinP = 0.0,
+    repetition_penalty: options.RepetitionPenalty = None,
+    seed: options.Seed = None,
+    dtype: options.ComputationDtype = options.Dtype.float32,
+    param_dtype: options.StorageDtype = None,
+    compilation_cache: options.CompilationCache = None,
 ) -> None:
     """Chat with a language model, a line a message, from a terminal or a pipe.
 
@@ -52,7 +36,7 @@ def chat(
 
     Example: `flaxmodels chat ./SmolLM2.gguf --system "Answer in one sentence."`
     """
-    settings = sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
+    settings = options.sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     tokenizer = load_tokenizer(model)
     if tokenizer.chat_template is None:
         raise FlaxModelsError(f"{model} has no chat template: use `flaxmodels generate {model} --prompt TEXT`")
@@ -99,7 +83,11 @@ class Conversation:
 
 
 def lines() -> Iterator[str]:
-    """What a person writes, without empty lines, up to `/exit` or the end of the input."""
+    """What a person writes, without empty lines, up to `/exit` or the end of the input.
+
+    Raises:
+        FlaxModelsError: the input is not text in its encoding.
+    """
     prompt = "> " if sys.stdin.isatty() else ""
     if prompt:
         with suppress(ImportError):

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from flaxmodels.cli.common import Dtype, ModelArgument, described, human_bytes, say
 from flaxmodels.cli.inspect import show_plan
+from flaxmodels.cli.models import described
+from flaxmodels.cli.options import Dtype, ModelArgument
+from flaxmodels.cli.terminal import human_bytes, say
 from flaxmodels.cli.verify import compare_weights
+from flaxmodels.files.formats import WRITTEN, written_format
 
-
-class Target(StrEnum):
-    """Formats that can be written."""
-
-    torch = "torch"
-    flax = "flax"
-    flax_safetensors = "flax-safetensors"
-    orbax = "orbax"
+FILES = ", ".join(format.file_name for format in WRITTEN.values())
 
 
 def convert(
     source: ModelArgument,
     destination: Annotated[Path, typer.Argument(help="Folder to write; made if absent.")],
-    to: Annotated[Target, typer.Option(help="torch: safetensors as transformers has them. flax: msgpack.")],
+    to: Annotated[str, typer.Option(metavar="|".join(WRITTEN), help=f"Files called, in this order, {FILES}.")],
     param_dtype: Annotated[Dtype, typer.Option(help="Cast floating tensors. auto: each keeps its own.")] = Dtype.auto,
     max_shard_size: Annotated[str, typer.Option(help="More than this is split over several files.")] = "5GB",
     architecture: Annotated[str | None, typer.Option(help="Model class, if config.json names none.")] = None,
@@ -41,21 +36,23 @@ def convert(
 
     Example: `flaxmodels convert ./bert-base-uncased ./bert-flax --to flax --param-dtype bfloat16`
     """
-    from flaxmodels.files.resolve import resolve
+    from flaxmodels.files.location import resolve
+    from flaxmodels.files.weights import find_weights
 
+    written_format(to)  # refuses an unknown name before it reads anything
     location = resolve(source)
     if dry_run:
-        weights = location.weights(variant=variant)
+        weights = find_weights(location, variant=variant)
         show_plan(described(location, weights, architecture), weights)
         return
-    plan = run(location, destination, to.value, param_dtype.value, max_shard_size, architecture, variant, strict, mmap)
+    plan = run(location, destination, to, param_dtype.value, max_shard_size, architecture, variant, strict, mmap)
     size = sum(file.stat().st_size for file in destination.iterdir() if file.is_file())
     say(f"{len(plan.rules)} tensors written to {destination}, {human_bytes(size)}")
     if plan.unexpected:
         say((f"{len(plan.unexpected)} not converted:", "bold yellow"), f" {', '.join(plan.unexpected)}")
     if verify:
-        weights = location.weights(variant=variant)
-        compare_weights(described(location, weights, architecture), weights, resolve(destination).weights())
+        weights = find_weights(location, variant=variant)
+        compare_weights(described(location, weights, architecture), weights, find_weights(resolve(destination)))
 
 
 def run(
@@ -71,9 +68,10 @@ def run(
 ):
     """Convert, with the configuration and the tokenizer's files beside the weights; returns the plan."""
     from flaxmodels.checkpoint.convert import convert as convert_weights
-    from flaxmodels.nn.policy import to_dtype
+    from flaxmodels.files.weights import find_weights
+    from flaxmodels.policy import to_dtype
 
-    weights = location.weights(variant=variant, mmap=mmap)
+    weights = find_weights(location, variant=variant, mmap=mmap)
     model = described(location, weights, architecture)
     dtype = None if param_dtype == "auto" else to_dtype(param_dtype)
     names = {"architectures": [type(model).__name__]} | ({} if dtype is None else {"torch_dtype": dtype.name})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 import tempfile
 import time
@@ -10,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from flaxmodels.cli.common import console, human_bytes, peak_memory, say
+from flaxmodels.cli.terminal import console, human_bytes, say
 
 SENTENCES = (
     "A man is eating food.",
@@ -50,7 +51,7 @@ class Steps:
         result = action()
         seconds = time.perf_counter() - start
         self.rows.append(
-            (what, "" if size is None else human_bytes(size), f"{seconds:.2f}", human_bytes(peak_memory()))
+            (what, "" if size is None else human_bytes(size), f"{seconds:.2f}", human_bytes(_peak_memory()))
         )
         return result
 
@@ -66,6 +67,12 @@ class Steps:
         return table
 
 
+def _peak_memory() -> int:
+    """The most resident memory that this process has had, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
 def _embedded(package: str, name: str) -> Path:
     """A file inside an installed package, which is not imported."""
     from flaxmodels.errors import CheckpointError
@@ -77,13 +84,16 @@ def _embedded(package: str, name: str) -> Path:
 
 
 def _size(path: Path) -> int:
+    """Bytes of the weights in a folder, or of a file."""
+    from flaxmodels.files.formats import SUFFIXES
+
     files = path.iterdir() if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.suffix in (".safetensors", ".msgpack", ".gguf"))
+    return sum(file.stat().st_size for file in files if file.suffix in SUFFIXES)
 
 
 def _convert(minilm: Path, folder: Path, steps: Steps) -> None:
     from flaxmodels.cli.convert import run
-    from flaxmodels.files.resolve import resolve
+    from flaxmodels.files.location import resolve
 
     half, flax, back = folder / "flax-bfloat16", folder / "flax", folder / "torch"
     conversions = (
@@ -101,9 +111,10 @@ def _convert(minilm: Path, folder: Path, steps: Steps) -> None:
 def _compare(original: Path, converted: Path) -> str:
     """Compare byte for byte what the model uses of two checkpoints."""
     from flaxmodels.errors import CheckpointMismatch
-    from flaxmodels.files.safetensors import SafetensorsFile
+    from flaxmodels.files.location import resolve
+    from flaxmodels.files.weights import find_weights
 
-    before, after = (SafetensorsFile(folder / "model.safetensors") for folder in (original, converted))
+    before, after = (find_weights(resolve(folder)).source for folder in (original, converted))
     different = [name for name in after.headers if before.read(name).tobytes() != after.read(name).tobytes()]
     if different:
         raise CheckpointMismatch(f"the round trip changed {', '.join(different)}")

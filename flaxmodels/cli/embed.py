@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from flaxmodels.cli.common import Dtype, ModelArgument, cell, console, write
+from flaxmodels.cli.models import load_tokenizer
+from flaxmodels.cli.options import Dtype, ModelArgument
+from flaxmodels.cli.terminal import cell, console, write
 
 
 def embed(
@@ -22,12 +24,9 @@ def embed(
     """
     import json
 
-    from flaxmodels.cli.common import tokenizer_path
-    from flaxmodels.files.resolve import resolve
     from flaxmodels.registry import AUTO_CLASSES
-    from flaxmodels.tokenizer import Tokenizer
 
-    tokenizer = Tokenizer.from_pretrained(tokenizer_path(resolve(model)))
+    tokenizer = load_tokenizer(model)
     encoder = AUTO_CLASSES["AutoModel"].from_pretrained(model, torch_dtype=dtype.value)
     vectors = mean_pooled(encoder, tokenizer, texts)
     if as_json:

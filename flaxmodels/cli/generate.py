@@ -8,48 +8,32 @@ from typing import Annotated, Any
 
 import typer
 
-from flaxmodels.cli.common import (
-    CompilationCache,
-    ComputationDtype,
-    Dtype,
-    MaxNewTokens,
-    MinP,
-    ModelArgument,
-    RepetitionPenalty,
-    Seed,
-    StorageDtype,
-    Temperature,
-    TopK,
-    TopP,
-    load_language_model,
-    load_tokenizer,
-    sampling,
-    say,
-    write,
-)
+from flaxmodels.cli import options
+from flaxmodels.cli.models import load_language_model, load_tokenizer
+from flaxmodels.cli.terminal import say, write
 
 
 def generate(
-    model: ModelArgument,
+    model: options.ModelArgument,
     prompt: Annotated[str, typer.Option(help="Text to continue, or the message with --chat.")],
     chat: Annotated[bool, typer.Option(help="Put the prompt into the model's chat template.")] = False,
-    max_new_tokens: MaxNewTokens = 64,
-    temperature: Temperature = 0.0,
-    top_k: TopK = 0,
-    top_p: TopP = 1.0,
-    min_p: MinP = 0.0,
-    repetition_penalty: RepetitionPenalty = None,
-    seed: Seed = None,
+    max_new_tokens: options.MaxNewTokens = 64,
+    temperature: options.Temperature = 0.0,
+    top_k: options.TopK = 0,
+    top_p: options.TopP = 1.0,
+    min_p: options.MinP = 0.0,
+    repetition_penalty: options.RepetitionPenalty = None,
+    seed: options.Seed = None,
     stop: Annotated[list[str] | None, typer.Option(help="A text that ends the completion; may be repeated.")] = None,
-    dtype: ComputationDtype = Dtype.float32,
-    param_dtype: StorageDtype = None,
-    compilation_cache: CompilationCache = None,
+    dtype: options.ComputationDtype = options.Dtype.float32,
+    param_dtype: options.StorageDtype = None,
+    compilation_cache: options.CompilationCache = None,
 ) -> None:
     """Generate text with a causal language model, and print it as it comes. Its speed goes to standard error.
 
     Example: `flaxmodels generate ./SmolLM2.gguf --chat --prompt "What is the capital of France?"`
     """
-    settings = sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
+    settings = options.sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     tokenizer = load_tokenizer(model)
     language_model = load_language_model(model, dtype, param_dtype, compilation_cache)
     settings |= {"max_new_tokens": max_new_tokens, "stop_strings": stop or None}

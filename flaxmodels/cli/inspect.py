@@ -6,23 +6,25 @@ from typing import Annotated, Any
 
 import typer
 
-from flaxmodels.cli.common import ModelArgument, cell, console, human_bytes, say
+from flaxmodels.cli.models import described
+from flaxmodels.cli.options import ModelArgument
+from flaxmodels.cli.terminal import cell, console, human_bytes, say
 
 
 def inspect(
     model: ModelArgument,
     architecture: Annotated[str | None, typer.Option(help="Class to map to, if config.json names none.")] = None,
-    variant: Annotated[str | None, typer.Option(help="Look at model.VARIANT.safetensors and the like.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Read model.VARIANT.safetensors and the like.")] = None,
 ) -> None:
     """Show the tensors of a checkpoint and the Flax parameters they map to. Reads headers only.
 
     Example: `flaxmodels inspect ./bert-base-uncased`
     """
-    from flaxmodels.cli.common import described
-    from flaxmodels.files.resolve import resolve
+    from flaxmodels.files.location import resolve
+    from flaxmodels.files.weights import find_weights
 
     location = resolve(model)
-    weights = location.weights(variant=variant)
+    weights = find_weights(location, variant=variant)
     show_plan(described(location, weights, architecture), weights)
 
 

@@ -9,7 +9,9 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from flaxmodels.cli.common import ModelArgument, cell, console, described, say
+from flaxmodels.cli.models import described
+from flaxmodels.cli.options import ModelArgument
+from flaxmodels.cli.terminal import cell, console, say
 from flaxmodels.errors import FlaxModelsError
 from interop import torch_bridge
 
@@ -33,11 +35,12 @@ def verify(
 
     Example: `flaxmodels verify ./bert-base-uncased ./bert-flax`
     """
-    from flaxmodels.files.resolve import resolve
+    from flaxmodels.files.location import resolve
+    from flaxmodels.files.weights import find_weights
 
     if plot is not None:
         _check_plot(plot, outputs)
-    location, both = resolve(first), [resolve(path).weights() for path in (first, second)]
+    location, both = resolve(first), [find_weights(resolve(path)) for path in (first, second)]
     model = described(location, both[0], architecture)
     same = compare_weights(model, *both, every=every)
     if outputs:
@@ -47,7 +50,11 @@ def verify(
 
 
 def _check_plot(plot: Path, outputs: bool) -> None:
-    """Raises `FlaxModelsError` if nothing could be drawn after the work."""
+    """Refuse a plot that could not be made after the work.
+
+    Raises:
+        FlaxModelsError: naming the remedy.
+    """
     if not outputs:
         raise FlaxModelsError("--plot shows the errors of --outputs: pass both")
     if find_spec("matplotlib") is None:
@@ -81,25 +88,29 @@ def show(report: Any, every: bool = False) -> None:
                 f"{row.error:.2e}",
             )
         console().print(table)
-    for name in report.apart:
+    for name in report.unmatched:
         say(("only in one, or of another shape:", "bold red"), f" {name}")
     same = sum(comparison.same for comparison in report.compared)
     cast = sum(comparison.same and len(set(comparison.dtypes)) > 1 for comparison in report.compared)
     note = f", {cast} of them after a cast" if cast else ""
-    say(f"{same} of {len(report.compared) + len(report.apart)} parameters are the same bit for bit{note}")
+    say(f"{same} of {len(report.compared) + len(report.unmatched)} parameters are the same bit for bit{note}")
 
 
 def compare_outputs(model_class: Any, first: str, second: str) -> dict[str, float]:
     """The relative error of every hidden state and output of two models in float32, on the same random tokens.
 
     The first is run by transformers on torch, the second by flaxmodels.
+
+    Raises:
+        FlaxModelsError: the models take no tokens.
     """
     import jax
 
     from flaxmodels.checkpoint.verify import relative_error
 
     if model_class.main_input_name != "input_ids":
-        raise FlaxModelsError(f"--outputs feeds tokens, and {model_class.__name__} takes {model_class.main_input_name}")
+        name, taken = model_class.__name__, model_class.main_input_name
+        raise FlaxModelsError(f"--outputs runs both models on tokens, but {name} takes {taken}")
     flax_model = model_class.from_pretrained(second)
     tokens = np.random.default_rng(0).integers(0, flax_model.config.vocab_size, INPUT_SHAPE)
     with jax.default_matmul_precision("highest"):
@@ -117,7 +128,7 @@ def compare_outputs(model_class: Any, first: str, second: str) -> dict[str, floa
 
 
 def show_outputs(errors: dict[str, float], plot: Path | None) -> None:
-    """Print the errors as a table, and draw them if a file is named."""
+    """Print the errors as a table, and plot them if a file is named."""
     from rich.table import Table
 
     table = Table("output", "relative error")
@@ -125,11 +136,11 @@ def show_outputs(errors: dict[str, float], plot: Path | None) -> None:
         table.add_row(cell(name), f"{error:.2e}")
     console().print(table)
     if plot is not None:
-        draw(errors, plot)
-        say(f"drawn in {plot}")
+        plot_errors(errors, plot)
+        say(f"plotted in {plot}")
 
 
-def draw(errors: dict[str, float], path: Path) -> None:
+def plot_errors(errors: dict[str, float], path: Path) -> None:
     """A PNG of the relative errors, one bar each, on a logarithmic scale."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
