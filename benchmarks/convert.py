@@ -34,7 +34,8 @@ def make(folder: Path, config: dict[str, Any], shard: str) -> dict[str, float]:
 
     from flaxmodels import LlamaForCausalLM
     from flaxmodels.checkpoint.mapping import torch_headers
-    from flaxmodels.checkpoint.save import FORMATS, save_checkpoint
+    from flaxmodels.checkpoint.save import save_checkpoint
+    from flaxmodels.files.formats import WRITTEN
     from interop.source import Header
 
     model = LlamaForCausalLM.abstract(config)
@@ -50,7 +51,7 @@ def make(folder: Path, config: dict[str, Any], shard: str) -> dict[str, float]:
             return bits.view(dtype)
 
     text = model.config.to_json_string(architectures=["LlamaForCausalLM"], torch_dtype="bfloat16")
-    save_checkpoint(folder, Random(), {"config.json": text}, FORMATS["torch"], shard)
+    save_checkpoint(folder, Random(), {"config.json": text}, WRITTEN["torch"], shard)
     sizes = [header.nbytes for header in Random.headers.values()]
     return {"bytes": sum(sizes), "largest": max(sizes)}
 
@@ -84,7 +85,7 @@ def convert(source: Path, target: Path, to: str, shard: str) -> dict[str, float]
     """What `flaxmodels convert` does."""
     from flaxmodels import LlamaForCausalLM  # noqa: F401  imports are not counted
     from flaxmodels.cli.convert import run
-    from flaxmodels.files.resolve import resolve
+    from flaxmodels.files.location import resolve
 
     return peak(lambda: run(resolve(source), target, to, max_shard_size=shard))
 
@@ -93,15 +94,16 @@ def verify(first: Path, second: Path) -> dict[str, float]:
     """What `flaxmodels verify` does; whether all is the same bit for bit."""
     from flaxmodels import LlamaForCausalLM  # noqa: F401  imports are not counted
     from flaxmodels.checkpoint.verify import compare
-    from flaxmodels.cli.common import described
-    from flaxmodels.files.resolve import resolve
+    from flaxmodels.cli.models import described
+    from flaxmodels.files.location import resolve
+    from flaxmodels.files.weights import find_weights
 
     found = {}
     location, other = resolve(first), resolve(second)
 
     def work() -> None:
-        weights = location.weights()
-        found["same"] = compare(described(location, weights), weights, other.weights()).same
+        weights = find_weights(location)
+        found["same"] = compare(described(location, weights), weights, find_weights(other)).same
 
     return peak(work) | found
 

@@ -77,7 +77,7 @@ class Case:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The configuration of the model, which never ends an answer."""
+        """The configuration of the model, which never ends a completion."""
         return SHAPES[self.shape] | {"bos_token_id": None, "eos_token_id": None, "pad_token_id": 0}
 
     @property
@@ -101,7 +101,7 @@ def ours(case: Case) -> Generate:
     mask = np.ones_like(case.prompts)
 
     def generate(count: int) -> Any:
-        if count == 1:  # as a user sees it: the program is that of long answers
+        if count == 1:  # as a user sees it: the program is that of long completions
             return next(model.stream(case.prompts, attention_mask=mask, max_new_tokens=NEW_TOKENS))
         return jax.block_until_ready(model.generate(case.prompts, attention_mask=mask, max_new_tokens=count).sequences)
 

@@ -75,7 +75,7 @@ def make(shape: str, dtype: str, folder: Path, tiny: bool) -> None:
 
 
 def load_ours(case: Case) -> dict[str, float]:
-    """Load with flaxmodels, divided over the devices if there are several, and touch every page of every parameter."""
+    """Load with flaxmodels, sharded over the devices if there are several, and touch every page of every parameter."""
     import jax
     from jax.sharding import Mesh
 

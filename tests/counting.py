@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from flaxmodels.files import resolve
+from flaxmodels.files import weights
 
 
 class Counting:
@@ -22,13 +22,13 @@ class Counting:
 
 
 def counting(counters: list[Counting]):
-    """A `Location.weights` that adds what counts each checkpoint it opens."""
-    weights = resolve.Location.weights
+    """An `open_weights` that adds what counts each checkpoint it opens."""
+    open_weights = weights.open_weights
 
-    def counted(self, **kwargs):
-        found = weights(self, **kwargs)
+    def counted(*args, **kwargs):
+        found = open_weights(*args, **kwargs)
         counters.append(Counting(found.source))
-        return resolve.Weights(found.path, counters[-1], found.layout)
+        return weights.Weights(found.path, counters[-1], found.layout)
 
     return counted
 

@@ -83,7 +83,7 @@ class Progress(ctypes.Structure):
 def damaged_case(format: str, folders: Sequence[Files], seed: int, number: int) -> tuple[Files, str]:
     """The files of one case, and which of them is damaged; the same for the same numbers."""
     rng = np.random.default_rng([seed, zlib.crc32(format.encode()), number])
-    files = folders[rng.integers(len(folders))]
+    files = folders[int(rng.integers(len(folders)))]
     names = [name for name in files if name in FORMATS[format].damaged or not FORMATS[format].damaged]
     name = names[rng.integers(len(names))]
     return {**files, name: damaged_copy(name, files[name], rng)}, name

@@ -15,7 +15,8 @@ from unittest import mock
 import ml_dtypes
 import numpy as np
 
-from flaxmodels.files.resolve import resolve
+from flaxmodels.files.location import resolve
+from flaxmodels.files.weights import find_weights
 from interop.source import Header
 
 Files = Mapping[str, bytes]
@@ -66,7 +67,7 @@ def contents(write: Callable[[Path], object]) -> Files:
 
 def read_weights(path: Path) -> None:
     """Open the weights of a folder or file, and read each tensor whole and in part."""
-    source = resolve(path).weights().source
+    source = find_weights(resolve(path)).source
     for name, header in source.headers.items():
         array = source.read(name)
         assert (array.shape, array.dtype) == (header.shape, header.dtype)

@@ -74,7 +74,7 @@ def test_convert_verifies_what_it_wrote(run, checkpoint, tmp_path, to):
 
 def test_verify_names_what_differs_and_fails(run, checkpoint, tmp_path):
     other = BertForMaskedLM.from_pretrained(checkpoint)
-    bias = other.bert.embeddings.LayerNorm.bias
+    bias = other.base_model.embeddings.LayerNorm.bias
     bias.set_value(bias.get_value() + 1)
     other.save_pretrained(tmp_path, format="flax")
     status, output, _ = run("verify", checkpoint, tmp_path)

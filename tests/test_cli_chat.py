@@ -40,7 +40,7 @@ QUESTIONS = ["w1 w2 w3", "w4 w5"]
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """A random Llama that answers in words, and does not end before it must."""
+    """A random Llama that completes with words, and does not end before it must."""
     folder = tmp_path_factory.mktemp("llama")
     model = LlamaForCausalLM(LlamaConfig.from_dict(CONFIG), seed=2)
     model.generation_config = GenerationConfig(suppress_tokens=[WORDS.index(token) for token in SPECIAL])
@@ -81,7 +81,7 @@ def calls(monkeypatch):
 
 @pytest.fixture
 def chat(run, monkeypatch):  # noqa: F811
-    """Chat: lines in, answers out."""
+    """Chat: lines in, completions out."""
 
     def chat(folder, *messages, options=("--max-new-tokens", 12)):
         monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{message}\n" for message in messages)))
@@ -90,28 +90,28 @@ def chat(run, monkeypatch):  # noqa: F811
     return chat
 
 
-def answer_ids(model, tokenizer, messages, **settings):
-    """The answer to a whole conversation, read from its beginning."""
+def completion_ids(model, tokenizer, messages, **settings):
+    """The completion of a whole conversation, read from its beginning."""
     batch = tokenizer(tokenizer.apply_chat_template(messages), add_special_tokens=False)
     sequences = LlamaForCausalLM.generate(model, **batch, do_sample=False, **settings).sequences
     return np.asarray(sequences)[0, batch["input_ids"].shape[1] :]
 
 
-def answers_to(model, tokenizer, questions, system=(), **settings):
-    """The answers to questions of one conversation, each read from its beginning, and all messages."""
-    messages, answers = list(system), []
+def completions_of(model, tokenizer, questions, system=(), **settings):
+    """The completions of questions of one conversation, each read from its beginning, and all messages."""
+    messages, completions = list(system), []
     for question in questions:
         messages.append({"role": "user", "content": question})
-        answers.append(tokenizer.decode(answer_ids(model, tokenizer, messages, **settings)))
-        messages.append({"role": "assistant", "content": answers[-1]})
-    return answers, messages
+        completions.append(tokenizer.decode(completion_ids(model, tokenizer, messages, **settings)))
+        messages.append({"role": "assistant", "content": completions[-1]})
+    return completions, messages
 
 
 def test_a_chat_goes_on_from_what_was_said_and_read(chat, calls, checkpoint, tokenizer, reference):
     status, output, errors = chat(checkpoint, QUESTIONS[0], "", f"  {QUESTIONS[1]} ")
-    expected, messages = answers_to(reference, tokenizer, QUESTIONS, max_new_tokens=12)
+    expected, messages = completions_of(reference, tokenizer, QUESTIONS, max_new_tokens=12)
     assert (status, output.splitlines()) == (0, expected), errors
-    assert expected[1] != answers_to(reference, tokenizer, QUESTIONS[1:], max_new_tokens=12)[0][0]
+    assert expected[1] != completions_of(reference, tokenizer, QUESTIONS[1:], max_new_tokens=12)[0][0]
     (_, _, first), (_, second, _) = calls[:2]
     prompt = tokenizer(tokenizer.apply_chat_template(messages[:3]), add_special_tokens=False)
     np.testing.assert_array_equal(second["input_ids"], prompt["input_ids"])
@@ -126,8 +126,8 @@ def test_a_chat_can_begin_anew_and_ends_when_told(chat, checkpoint, tokenizer, r
     options = ("--max-new-tokens", 6, "--system", "w7 w8")
     status, output, _ = chat(checkpoint, *QUESTIONS, "/reset", QUESTIONS[1], "/exit", "w9", options=options)
     system = [{"role": "system", "content": "w7 w8"}]
-    expected, _ = answers_to(reference, tokenizer, QUESTIONS, system, max_new_tokens=6)
-    anew, _ = answers_to(reference, tokenizer, QUESTIONS[1:], system, max_new_tokens=6)
+    expected, _ = completions_of(reference, tokenizer, QUESTIONS, system, max_new_tokens=6)
+    anew, _ = completions_of(reference, tokenizer, QUESTIONS[1:], system, max_new_tokens=6)
     assert (status, output.splitlines()) == (0, expected + anew)
     assert chat(checkpoint) == (0, "", "")
 
@@ -144,12 +144,12 @@ def test_an_interrupted_completion_does_not_end_the_chat(chat, checkpoint, token
 
     monkeypatch.setattr(cli.chat, "write", interrupted)
     status, output, _ = chat(checkpoint, *QUESTIONS, "w6")
-    answers = output.splitlines()
-    whole, messages = answers_to(reference, tokenizer, QUESTIONS, max_new_tokens=12)
+    completions = output.splitlines()
+    whole, messages = completions_of(reference, tokenizer, QUESTIONS, max_new_tokens=12)
     messages[-1]["content"] = " ".join(whole[1].split()[:4])
     messages.append({"role": "user", "content": "w6"})
-    assert (status, answers[:2]) == (0, [whole[0], messages[-2]["content"]])
-    assert answers[2:] == [tokenizer.decode(answer_ids(reference, tokenizer, messages, max_new_tokens=12))]
+    assert (status, completions[:2]) == (0, [whole[0], messages[-2]["content"]])
+    assert completions[2:] == [tokenizer.decode(completion_ids(reference, tokenizer, messages, max_new_tokens=12))]
 
 
 def test_input_that_is_no_text_is_named(run, checkpoint, monkeypatch):  # noqa: F811
@@ -172,14 +172,14 @@ def test_a_chat_needs_a_template(chat, checkpoint, tmp_path):
     assert chat(tmp_path, "w1") == (1, "", message)
 
 
-def test_generate_writes_the_whole_answer(run, checkpoint, tokenizer, reference):  # noqa: F811
+def test_generate_writes_the_whole_completion(run, checkpoint, tokenizer, reference):  # noqa: F811
     status, output, errors = run("generate", checkpoint, "--prompt", QUESTIONS[0], "--max-new-tokens", 20)
     batch = tokenizer(QUESTIONS[0])
-    answer = np.asarray(reference.generate(**batch, max_new_tokens=20).sequences)[0, batch["input_ids"].shape[1] :]
-    assert (status, output) == (0, tokenizer.decode(answer) + "\n")
+    completion = np.asarray(reference.generate(**batch, max_new_tokens=20).sequences)[0, batch["input_ids"].shape[1] :]
+    assert (status, output) == (0, tokenizer.decode(completion) + "\n")
     assert errors.startswith("first token after ")
     asked = run("generate", checkpoint, "--prompt", QUESTIONS[0], "--max-new-tokens", 12, "--chat")
-    assert asked[:2] == (0, answers_to(reference, tokenizer, QUESTIONS[:1], max_new_tokens=12)[0][0] + "\n")
+    assert asked[:2] == (0, completions_of(reference, tokenizer, QUESTIONS[:1], max_new_tokens=12)[0][0] + "\n")
 
 
 def test_generate_stops_at_texts(run, checkpoint, monkeypatch):  # noqa: F811
@@ -218,12 +218,12 @@ def test_dtypes_of_computation_and_storage(run, calls, checkpoint, options, expe
 
 
 def test_compiled_programs_are_kept(run, checkpoint, tmp_path):  # noqa: F811
-    usual = jax.config.jax_compilation_cache_dir
+    usual = jax.config.values["jax_compilation_cache_dir"]
     try:
         arguments = ["generate", checkpoint, "--prompt", "w1", "--compilation-cache", tmp_path / "programs"]
         assert run(*arguments)[0] == 0
         programs = {name for name in os.listdir(tmp_path / "programs") if name.endswith("-cache")}
-        assert {name.split("-")[0] for name in programs} >= {"jit_begin_tokens", "jit_advance_tokens"}
+        assert {name.split("-")[0] for name in programs} >= {"jit_prefill_tokens", "jit_decode_tokens"}
     finally:
         compilation_cache(usual)
 
@@ -238,16 +238,16 @@ def test_a_real_chat_equals_one_long_prompt(chat, calls):
     status, output, errors = chat(file, *questions, options=("--max-new-tokens", 24))
     assert status == 0, errors
     (model, _, first), (_, second, result) = calls
-    answers = output.splitlines()
-    assert len(answers) == 2
-    assert answers[0].startswith("The capital of France is Paris.")
+    completions = output.splitlines()
+    assert len(completions) == 2
+    assert completions[0].startswith("The capital of France is Paris.")
     start = second["input_ids"].shape[1]
     cache = second["past_key_values"]
     read = first.past_key_values.tokens.shape[1]
     assert cache is first.past_key_values
     assert (cache.tokens[0] == second["input_ids"][0, :read]).all()
     tokenizer = Tokenizer.from_pretrained(file)
-    turns = [("user", questions[0]), ("assistant", answers[0]), ("user", questions[1])]
+    turns = [("user", questions[0]), ("assistant", completions[0]), ("user", questions[1])]
     messages = [{"role": role, "content": content} for role, content in turns]
-    expected = answer_ids(model, tokenizer, messages, max_new_tokens=24)
+    expected = completion_ids(model, tokenizer, messages, max_new_tokens=24)
     np.testing.assert_array_equal(np.asarray(result.sequences)[0, start:], expected)

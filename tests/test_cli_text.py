@@ -15,7 +15,7 @@ import pytest
 from test_cli import checkpoint, run  # noqa: F401  fixtures
 
 from flaxmodels import __version__, cli
-from flaxmodels.cli import common
+from flaxmodels.cli.terminal import cell, console, printable, write
 from flaxmodels.errors import FlaxModelsError
 
 LONG = "n" * 5000
@@ -65,7 +65,7 @@ def hostile(checkpoint, tmp_path_factory):  # noqa: F811
 
 @pytest.mark.parametrize(("text", "expected"), HOSTILE.items(), ids=map(str, range(len(HOSTILE))))
 def test_control_characters_are_escaped(text, expected):
-    assert common.printable(text) == expected
+    assert printable(text) == expected
     expected.encode()
 
 
@@ -92,14 +92,14 @@ def test_tables_have_names_as_text(monkeypatch, terminal):
     plan = Plan(tuple(Rule((name,), (name,)) for name in HOSTILE), {}, {}, (), (), ())
     buffer = io.StringIO()
     monkeypatch.setattr("sys.stdout", buffer)
-    common.console().print(inspect._table("t" * 3000 + "\x1b[/t]", plan, headers))
+    console().print(inspect._table("t" * 3000 + "\x1b[/t]", plan, headers))
     title, *lines = buffer.getvalue().splitlines()
     assert title.rstrip() == "t" * 3000 + r"\x1b[/t]"
     rows = [[cell.strip(" ") for cell in line.strip("│").split("│")] for line in lines if "│" in line]
     assert [(row[0], row[-1]) for row in rows] == [(name, name) for name in HOSTILE.values()]
     terminal()
-    assert common.cell("ab" * 5000) == "ab" * 25 + "…" + "b" + "ab" * 24
-    assert common.cell("[/foo]\x1b") == r"[/foo]\x1b"
+    assert cell("ab" * 5000) == "ab" * 25 + "…" + "b" + "ab" * 24
+    assert cell("[/foo]\x1b") == r"[/foo]\x1b"
 
 
 @pytest.mark.parametrize("name", [name for name in HOSTILE if len(name) < 99 and "\n" not in name and "/" not in name])
@@ -112,18 +112,19 @@ def test_long_errors_are_whole(run, monkeypatch):  # noqa: F811
     def fail(model):
         raise FlaxModelsError(f"{LONG} [/foo]\nsecond \x1b line")
 
-    monkeypatch.setattr("flaxmodels.files.resolve.resolve", fail)
+    monkeypatch.setattr("flaxmodels.files.location.resolve", fail)
     assert run("inspect", "x") == (1, "", f"Error: {LONG} [/foo]\nsecond \\x1b line\n")
 
 
 def test_warnings_are_printed_as_text(run, monkeypatch, capsys):  # noqa: F811
     def warn(model):
+        assert isinstance(logging.lastResort, logging.StreamHandler)
         logging.lastResort.stream.write("")
         record = logging.LogRecord("flaxmodels", logging.WARNING, "", 0, "tensor %s", ("\x1b[31m",), None)
         logging.lastResort.handle(record)
         raise FlaxModelsError("end")
 
-    monkeypatch.setattr("flaxmodels.files.resolve.resolve", warn)
+    monkeypatch.setattr("flaxmodels.files.location.resolve", warn)
     assert run("inspect", "x") == (1, "", "tensor \\x1b[31m\nError: end\n")
 
 
@@ -131,10 +132,10 @@ PIECE = "a\tb\n\x1b[31m\ufeff\u202e"
 
 
 def test_a_terminal_gets_what_a_model_says_escaped(capsys, terminal):
-    common.write(PIECE)
+    write(PIECE)
     assert capsys.readouterr().out == PIECE
     terminal()
-    common.write(PIECE)
+    write(PIECE)
     assert capsys.readouterr().out == "a\tb\n\\x1b[31m\ufeff\\u202e"
 
 
@@ -153,7 +154,7 @@ def test_faults_end_a_command_with_one_line(run, monkeypatch, error, expected): 
     def fail(model):
         raise error
 
-    monkeypatch.setattr("flaxmodels.files.resolve.resolve", fail)
+    monkeypatch.setattr("flaxmodels.files.location.resolve", fail)
     status, output, errors = run("inspect", "x")
     assert (status, output, errors) == (expected[0], "", expected[1])
 
@@ -163,7 +164,7 @@ def test_other_exceptions_keep_their_traceback(monkeypatch, error):
     def fail(model):
         raise error
 
-    monkeypatch.setattr("flaxmodels.files.resolve.resolve", fail)
+    monkeypatch.setattr("flaxmodels.files.location.resolve", fail)
     monkeypatch.setattr("sys.argv", ["flaxmodels", "inspect", "x"])
     with pytest.raises(type(error), match="a bug"):
         cli.main()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+from typing import Any
 
 import pytest
 import transformers
@@ -156,6 +157,8 @@ def test_changes_are_written():
     config.hidden_act, config.new, config.attention_dropout = "relu", [1], 0.5
     changed = {"hidden_act": "relu", "new": [1], "attention_dropout": 0.5}
     assert config.to_dict() == LLAMA_V4 | changed
+    config.update({"hidden_act": "silu", "mlp_bias": True})
+    assert (config.hidden_act, config.mlp_bias) == ("silu", True)
     config.num_labels = 4
     assert config.to_dict()["label2id"] == {"LABEL_0": 0, "LABEL_1": 1, "LABEL_2": 2, "LABEL_3": 3}
 
@@ -197,7 +200,8 @@ def test_names_of_an_architectures_own():
 
 def test_gpt_neox_turns_as_files_of_v4_say():
     fields = {"rotary_pct": 0.5, "rotary_emb_base": 500, "hidden_size": 80, "num_attention_heads": 4}
-    rope, theirs = GPTNeoXConfig(**fields).rope, transformers.GPTNeoXConfig(**fields).rope_parameters
+    rope = GPTNeoXConfig(**fields).rope
+    theirs: Any = transformers.GPTNeoXConfig(**fields).rope_parameters
     assert (rope.rotary_dim, rope.theta) == (10, 500)
     assert (theirs["partial_rotary_factor"], theirs["rope_theta"]) == (0.5, 500)
     scaled = GPTNeoXConfig(**fields, rope_scaling={"type": "linear", "factor": 2.0}).rope
@@ -303,7 +307,8 @@ def test_early_configurations_of_clip_repeat_the_towers():
 def test_copies_share_nothing():
     config = LlamaConfig.from_dict(LLAMA_V4)
     for twin in (copy.deepcopy(config), pickle.loads(pickle.dumps(config)), LlamaConfig.from_dict(config.to_dict())):
-        twin.rope_scaling["factor"] = 2.0
+        assert config.rope_scaling is not None
+        twin.rope_scaling = {**config.rope_scaling, "factor": 2.0}
         assert config.rope_scaling["factor"] == 32.0
         assert twin.to_dict() == LLAMA_V4 | {"rope_scaling": LLAMA_V4["rope_scaling"] | {"factor": 2.0}}
 

@@ -18,9 +18,9 @@ from flaxmodels.fields import (
     Rate,
     Scale,
     Size,
+    brief,
     fields_of,
     kind_of,
-    shown,
     unknown_names,
 )
 from flaxmodels.nn.activations import ACTIVATIONS
@@ -128,7 +128,7 @@ class Derived(Base):
     seldom: Rate | None = ABSENT
 
     @property
-    def replaced(self) -> int:
+    def replaced(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]  # as in ALBERT
         return 4
 
 
@@ -147,7 +147,7 @@ def test_the_names_of_activations_are_those_that_exist():
 
 @pytest.mark.parametrize("value", ["x" * 10**6, list(range(10**6)), {n: n for n in range(10**5)}, 10**10**4], ids=type)
 def test_what_is_shown_fits_a_message(value):
-    assert len(shown(value)) < 200
+    assert len(brief(value)) < 200
 
 
 def test_names_that_were_probably_meant():

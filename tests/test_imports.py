@@ -11,22 +11,24 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = [
+LEVELS = [
     {"interop"},
-    {"flaxmodels.errors", "flaxmodels.changes", "flaxmodels.fields"},
+    {"flaxmodels.errors"},
+    {"flaxmodels.fields", "flaxmodels.read_only", "flaxmodels.policy"},
     {"flaxmodels.files", "flaxmodels.arguments"},
     {"flaxmodels.nn", "flaxmodels.config", "flaxmodels.outputs", "flaxmodels.tokenizer"},
-    {"flaxmodels.checkpoint", "flaxmodels.generation", "flaxmodels.sharding"},
-    {"flaxmodels.pretrained"},
+    {"flaxmodels.parameters", "flaxmodels.capability"},
+    {"flaxmodels.execution", "flaxmodels.sharding"},
+    {"flaxmodels.checkpoint", "flaxmodels.generation", "flaxmodels.module_utils", "flaxmodels.surgery"},
     {"flaxmodels.model"},
-    {"flaxmodels.encoder_decoder", "flaxmodels.backbone"},
+    {"flaxmodels.bases"},
     {"flaxmodels.models"},
     {"flaxmodels.architectures"},
     {"flaxmodels.registry"},
-    {"flaxmodels.live_torch"},
+    {"flaxmodels.torch_interop"},
     {"flaxmodels.cli"},
 ]
-"""From the bottom up. A room imports itself and lower ones; within a level, `outputs` alone may import `nn`."""
+"""From the bottom up. A package imports itself and lower ones; within a level, `outputs` alone may import `nn`."""
 
 OPTIONAL = {
     "torch": "interop/torch_bridge.py",
@@ -52,23 +54,23 @@ def imported(path: str) -> set[str]:
     return found
 
 
-def room_of(module: str) -> tuple[int, str] | None:
-    """Level and name of the room that a module is in."""
-    for level, rooms in enumerate(ROOMS):
-        for room in rooms:
-            if module == room or module.startswith(room + "."):
-                return level, room
+def level_of(module: str) -> tuple[int, str] | None:
+    """Number of the level, and name of the package, that a module is in."""
+    for level, packages in enumerate(LEVELS):
+        for package in packages:
+            if module == package or module.startswith(package + "."):
+                return level, package
     return None
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if path != "flaxmodels/__init__.py"])
 def test_imports_run_downwards(path):
-    own = room_of(path.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
-    assert own is not None, f"{path} is in no room: name it in ROOMS"
+    own = level_of(path.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
+    assert own is not None, f"{path} is on no level: name it in LEVELS"
     for module in imported(path):
         if module.split(".")[0] in ("flaxmodels", "interop") and module not in ("flaxmodels", "flaxmodels.__version__"):
-            other = room_of(module)
-            assert other is not None, f"{path} imports {module}, which is in no room"
+            other = level_of(module)
+            assert other is not None, f"{path} imports {module}, which is on no level"
             beside = other[0] == own[0] and (own[1], other[1]) in {("flaxmodels.outputs", "flaxmodels.nn")}
             assert other[0] < own[0] or other == own or beside, f"{path} imports {module}, which is not below it"
 
@@ -84,6 +86,13 @@ def test_a_model_imports_at_most_one_sibling():
     for path in (path for path in MODULES if path.startswith("flaxmodels/models/")):
         siblings = {module.split(".")[2] for module in imported(path) if module.startswith("flaxmodels.models.")}
         assert len(siblings) <= 1, f"{path} imports {siblings}"
+
+
+def test_a_decoder_is_read_without_another_architecture():
+    for path in (path for path in MODULES if path.startswith("flaxmodels/models/")):
+        modules = imported(path)
+        if "flaxmodels.bases.decoder" in modules or "flaxmodels.bases.sparse_decoder" in modules:
+            assert not any(module.startswith("flaxmodels.models.") for module in modules), path
 
 
 def test_importing_flaxmodels_imports_neither_jax_nor_torch_nor_a_model():

@@ -14,7 +14,7 @@ from models.torch_reference import inputs_for
 
 import flaxmodels
 from flaxmodels.errors import FlaxModelsError
-from flaxmodels.nn import inputs
+from flaxmodels.execution import input_checks
 from flaxmodels.nn.cache import CrossCache
 
 TEXT = {"vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8}
@@ -89,12 +89,12 @@ IDS = np.arange(14).reshape(2, 7)
 LONG = np.full((1, 13), 5)
 ONES = np.ones((2, 7), int)
 IMAGE = np.zeros((2, 3, 8, 8), np.float32)
-SOUND = np.zeros((2, 30), np.float32)
+AUDIO = np.zeros((2, 30), np.float32)
 SPECTRA = np.zeros((2, 5, 22), np.float32)
 
 
-def cache(name: str, rows: int = 2, slots: int = 10) -> Any:
-    return described(name).init_cache(rows, slots)
+def cache(name: str, rows: int = 2, cache_len: int = 10) -> Any:
+    return described(name).init_cache(rows, cache_len)
 
 
 def seen_cache(source_len: int) -> Any:
@@ -105,7 +105,7 @@ def seen_cache(source_len: int) -> Any:
 
 BEYOND = "use the tokenizer of this model"
 PADDED = "those of padding do not matter if attention_mask says where it is"
-WHOLE = "it speaks of the whole text, tokens in the cache included"
+WHOLE = "it covers the whole sequence, tokens in the cache included"
 MADE = (
     "expected what init_cache(batch_size, max_length) of this model gives, or the past_key_values of an earlier output"
 )
@@ -153,7 +153,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         {"input_ids": [[5, 6], [7]]},
         "input_ids: the rows differ in length; pad the shorter ones",
     ),
-    "texts": (
+    "strings": (
         "BertModel",
         {"input_ids": [["a", "b"]]},
         "input_ids: expected integers [batch, length], got <U1 (1, 2); convert them with astype(int)",
@@ -261,7 +261,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         {"input_ids": IDS, "token_type_ids": ONES},
         "token_type_ids: expected token types from 0 to 0, got 1 to 1; see type_vocab_size of the configuration",
     ),
-    "token types among the words": (
+    "token types in the token embeddings": (
         "GPT2DoubleHeadsModel",
         {"input_ids": IDS, "token_type_ids": IDS + 7},
         "token_type_ids: expected token types from 0 to 19, got 7 to 20; see type_vocab_size of the configuration",
@@ -289,32 +289,32 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "more tokens than positions": (
         "BertModel",
         {"input_ids": jnp.asarray(LONG)},
-        "input_ids: 13 tokens exceed the 12 positions of the model; shorten the text",
+        "input_ids: 13 tokens exceed the 12 positions of the model; shorten the sequence",
     ),
     "more embeddings than positions": (
         "BertModel",
         {"inputs_embeds": np.ones((1, 13, 8))},
-        "inputs_embeds: 13 tokens exceed the 12 positions of the model; shorten the text",
+        "inputs_embeds: 13 tokens exceed the 12 positions of the model; shorten the sequence",
     ),
-    "positions that begin behind padding": (
+    "positions that begin after padding": (
         "RobertaModel",
         {"input_ids": LONG},
-        "input_ids: 13 tokens exceed the 12 positions of the model; shorten the text",
+        "input_ids: 13 tokens exceed the 12 positions of the model; shorten the sequence",
     ),
     "positions that begin at two": (
         "MPNetModel",
         {"input_ids": LONG},
-        "input_ids: 13 tokens exceed the 12 positions of the model; shorten the text",
+        "input_ids: 13 tokens exceed the 12 positions of the model; shorten the sequence",
     ),
     "counted positions": (
         "OPTModel",
         {"input_ids": LONG, "attention_mask": np.ones_like(LONG)},
-        "input_ids: 13 tokens exceed the 12 positions of the model; shorten the text",
+        "input_ids: 13 tokens exceed the 12 positions of the model; shorten the sequence",
     ),
     "the token of a choice": (
         "GPT2DoubleHeadsModel",
         {"input_ids": IDS[:, None], "mc_token_ids": [[7], [0]]},
-        "mc_token_ids: expected places of tokens from 0 to 6, got 0 to 7; count from the beginning of each text",
+        "mc_token_ids: expected positions of tokens from 0 to 6, got 0 to 7; count from the beginning of each sequence",
     ),
     # caches
     "a mask longer than the cache": (
@@ -340,10 +340,10 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         {"input_ids": IDS, "past_key_values": cache("LlamaModel", rows=3)},
         "past_key_values: expected a cache of 2 rows as input_ids, got 3",
     ),
-    "a cache without room": (
+    "a cache that is full": (
         "LlamaModel",
-        {"input_ids": IDS, "past_key_values": cache("LlamaModel", slots=6)},
-        "past_key_values: room for 6 tokens, of which 0 are there, got 7 in input_ids; make it with "
+        {"input_ids": IDS, "past_key_values": cache("LlamaModel", cache_len=6)},
+        "past_key_values: can hold 6 tokens and holds 0, got 7 more in input_ids; make it with "
         "init_cache(batch_size, max_length) for all of them",
     ),
     "a cache of another model": (
@@ -376,19 +376,19 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         f"input_ids: expected token ids from 0 to 19, got 10 to 23; {BEYOND}\n"
         f"decoder_input_ids: expected token ids from 0 to 29, got 20 to 33; {BEYOND}",
     ),
-    "a mask of the shifted text": (
+    "a mask of the shifted sequence": (
         "BartModel",
         {"input_ids": IDS, "decoder_attention_mask": np.ones((2, 8))},
         "decoder_attention_mask: expected [batch, decoder_length] = (2, 7) as input_ids, got (2, 8)",
     ),
-    "a decoder's text beyond its positions": (
+    "a decoder's sequence beyond its positions": (
         "BartModel",
         {"input_ids": IDS[:1], "decoder_input_ids": LONG},
-        "decoder_input_ids: 13 tokens exceed the 12 positions of the model; shorten the text",
+        "decoder_input_ids: 13 tokens exceed the 12 positions of the model; shorten the sequence",
     ),
     "an output of an encoder": (
         "BartModel",
-        {"decoder_input_ids": IDS, "encoder_outputs": {"hidden": SOUND}},
+        {"decoder_input_ids": IDS, "encoder_outputs": {"hidden": AUDIO}},
         "encoder_outputs: expected what encode() returns, or its last hidden states, got dict",
     ),
     "an output of an encoder for fewer rows": (
@@ -448,35 +448,35 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "a text beyond the positions of its tower": (
         "CLIPModel",
         {"input_ids": LONG, "pixel_values": IMAGE},
-        "input_ids: 13 tokens exceed the 12 positions of the model; shorten the text",
+        "input_ids: 13 tokens exceed the 12 positions of the model; shorten the sequence",
     ),
-    # sound
-    "sound of integers": (
+    # audio
+    "audio of integers": (
         "Wav2Vec2Model",
-        {"input_values": SOUND.astype(np.int16)},
+        {"input_values": AUDIO.astype(np.int16)},
         "input_values: expected floats [batch, samples], got int16 (2, 30); convert them with astype(float)",
     ),
     "a mask of frames": (
         "Wav2Vec2Model",
-        {"input_values": SOUND, "attention_mask": np.ones((2, 14))},
+        {"input_values": AUDIO, "attention_mask": np.ones((2, 14))},
         "attention_mask: expected [batch, samples] = (2, 30) as input_values, got (2, 14)",
     ),
-    "spectra of one sound": (
+    "spectra of one recording": (
         "WhisperModel",
         {"input_features": SPECTRA[0], "decoder_input_ids": IDS},
         "input_features: expected floats [batch, bands, frames], got float32 (5, 22); add the axis batch, as in "
         "x[None]",
     ),
-    "a mask of spectra, and a text": (
+    "a mask of spectra, and a sequence": (
         "WhisperModel",
         {"input_features": SPECTRA, "attention_mask": np.ones((2, 11)), "decoder_input_ids": IDS + 9},
         "attention_mask: expected [batch, frames] = (2, 22) as input_features, got (2, 11)\n"
         f"decoder_input_ids: expected token ids from 0 to 19, got 9 to 22; {BEYOND}",
     ),
-    "a text beyond the positions of speech": (
+    "a sequence beyond the positions of speech": (
         "WhisperForCausalLM",
         {"input_ids": LONG},
-        "input_ids: 13 tokens exceed the 12 positions of the model; shorten the text",
+        "input_ids: 13 tokens exceed the 12 positions of the model; shorten the sequence",
     ),
 }
 
@@ -493,7 +493,7 @@ ACCEPTED: dict[str, tuple[str, dict[str, Any]]] = {
     "a ready mask": ("BertModel", {"input_ids": IDS, "attention_mask": np.ones((2, 7, 7))}),
     "one row for all": ("BertModel", {"input_ids": IDS, "position_ids": IDS[:1], "token_type_ids": ONES[:1]}),
     "positions of padding": ("LlamaModel", {"input_ids": IDS, "position_ids": IDS - 1, "attention_mask": IDS > 0}),
-    "positions of a long text": ("BertModel", {"input_ids": LONG, "position_ids": LONG - 3}),
+    "positions of a long sequence": ("BertModel", {"input_ids": LONG, "position_ids": LONG - 3}),
     "padding takes no positions": ("OPTModel", {"input_ids": LONG, "attention_mask": np.arange(13)[None] > 0}),
     "padding takes no positions either": ("RobertaModel", {"input_ids": np.r_[1, LONG[0, 1:]][None]}),
     "computed positions": ("LlamaModel", {"input_ids": LONG, "position_ids": LONG * 100}),
@@ -612,7 +612,7 @@ def test_arrays_on_a_device_are_checked_on_request():
 
 
 def test_the_switch_can_be_set_for_good(monkeypatch):
-    monkeypatch.setattr(inputs, "_enabled", False)
+    monkeypatch.setattr(input_checks, "_enabled", False)
     flaxmodels.debug_checks(True)
     assert refusal(small("LlamaModel"), **WRONG) == MESSAGE
     flaxmodels.debug_checks(False)
@@ -621,7 +621,7 @@ def test_the_switch_can_be_set_for_good(monkeypatch):
 
 @pytest.mark.parametrize(("value", "enabled"), [("1", True), ("0", False), ("", False), (None, False)])
 def test_the_switch_in_the_environment(value, enabled):
-    assert inputs.is_enabled({} if value is None else {"FLAXMODELS_DEBUG_CHECKS": value}) == enabled
+    assert input_checks.is_enabled({} if value is None else {"FLAXMODELS_DEBUG_CHECKS": value}) == enabled
 
 
 def test_a_cache_that_is_full_is_found_on_request():
@@ -629,7 +629,7 @@ def test_a_cache_that_is_full_is_found_on_request():
     full = model(IDS, past_key_values=model.init_cache(2, 8)).past_key_values
     with flaxmodels.debug_checks():
         assert refusal(model, IDS[:, :2], past_key_values=full) == (
-            "past_key_values: room for 8 tokens, of which 7 are there, got 2 in input_ids; make it with "
+            "past_key_values: can hold 8 tokens and holds 7, got 2 more in input_ids; make it with "
             "init_cache(batch_size, max_length) for all of them"
         )
 

@@ -39,6 +39,7 @@ def test_what_is_absent_is_not_counted():
 def test_an_output_is_a_frozen_pytree():
     doubled = jax.jit(lambda output: jax.tree.map(lambda x: 2 * x, output))(OUTPUT)
     assert type(doubled) is SequenceClassifierOutput
+    assert doubled.hidden_states is not None
     assert jnp.array_equal(doubled.hidden_states[1], 2 * SECOND)
     assert doubled.attentions is None
     assert len(jax.tree.leaves(OUTPUT)) == 3
@@ -48,7 +49,7 @@ def test_an_output_is_a_frozen_pytree():
         ".hidden_states[1]",
     ]
     with pytest.raises(FrozenInstanceError):
-        OUTPUT.logits = FIRST
+        OUTPUT.logits = FIRST  # pyright: ignore[reportAttributeAccessIssue]  # refused
 
 
 def test_one_output_out_of_another():

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from types import ModuleType
 
 import pytest
 
 import flaxmodels
+from flaxmodels.architectures import Architecture
+from flaxmodels.checkpoint import pretrained
 from flaxmodels.errors import CheckpointError, ConfigError, FlaxModelsError
+from flaxmodels.files import location as files
 from flaxmodels.models.bert import BertConfig, BertForMaskedLM, BertLMHeadModel, BertModel
 from flaxmodels.models.llama import LlamaConfig, LlamaForCausalLM
 from flaxmodels.registry import ARCHITECTURES, AUTO_CLASSES
@@ -33,9 +38,29 @@ def test_every_public_name_resolves_with_and_without_flax():
     assert flaxmodels.FlaxBertForCausalLM is BertLMHeadModel
 
 
+def test_a_family_that_defines_no_base_has_the_nearest_that_its_models_share(monkeypatch):
+    class OtterModel(BertModel):
+        pass
+
+    class OtterForMaskedLM(BertForMaskedLM):
+        pass
+
+    module = ModuleType("otters")
+    vars(module).update(OtterModel=OtterModel, OtterForMaskedLM=OtterForMaskedLM)
+    monkeypatch.setitem(sys.modules, "otters", module)
+    tasks = {"AutoModel": "OtterModel", "AutoModelForMaskedLM": "OtterForMaskedLM"}
+    architecture = Architecture("otters", "OtterConfig", tasks, ("OtterPreTrainedModel",))
+    monkeypatch.setitem(ARCHITECTURES, "otter", architecture)
+    shared = next(base for base in BertModel.__mro__ if issubclass(BertForMaskedLM, base))
+    assert architecture.load("OtterPreTrainedModel") is shared
+    assert issubclass(shared, flaxmodels.PreTrainedModel)
+    vars(module)["OtterPreTrainedModel"] = OtterModel
+    assert architecture.load("OtterPreTrainedModel") is OtterModel
+
+
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match=r"^module 'flaxmodels' has no attribute 'FlaxNothing'$"):
-        flaxmodels.FlaxNothing  # noqa: B018
+        flaxmodels.FlaxNothing  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]  # refused
 
 
 @pytest.mark.parametrize("model_type", ARCHITECTURES)
@@ -53,6 +78,19 @@ def test_auto_classes_choose_by_model_type(tmp_path):
     assert type(flaxmodels.AutoModel.from_pretrained(tmp_path)) is BertModel
     assert type(flaxmodels.FlaxAutoModelForMaskedLM.from_pretrained(tmp_path)) is BertForMaskedLM
     assert type(flaxmodels.AutoModelForMaskedLM.from_config(model.config)) is BertForMaskedLM
+
+
+@pytest.mark.parametrize("auto", [flaxmodels.AutoModel, BertModel], ids=lambda each: each.__name__)
+def test_files_are_looked_for_and_the_configuration_is_read_once(tmp_path, monkeypatch, auto):
+    BertModel(BertConfig.from_dict(TINY_BERT)).save_pretrained(tmp_path)
+    reads = []
+    for name in ("resolve", "read_json"):
+        original = getattr(files, name)
+        counted = lambda *args, name=name, original=original, **kwargs: reads.append(name) or original(*args, **kwargs)  # noqa: E731
+        monkeypatch.setattr(files, name, counted)
+    monkeypatch.setattr(pretrained, "resolve", files.resolve)
+    auto.from_pretrained(tmp_path)
+    assert sorted(reads) == ["read_json", "resolve"]
 
 
 def test_an_unknown_model_type_is_refused_with_those_that_exist(tmp_path):

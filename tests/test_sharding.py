@@ -1,4 +1,4 @@
-"""Parameters divided over eight virtual devices: exactly the bytes that they hold are read."""
+"""Parameters sharded over eight virtual devices: exactly the bytes that they hold are read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from flaxmodels import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 from flaxmodels.errors import ConfigError
-from flaxmodels.files import resolve
+from flaxmodels.files import weights
 from flaxmodels.sharding.rules import shardings
 
 CONFIG = LlamaConfig(
@@ -40,11 +40,11 @@ def mesh():
 @pytest.mark.parametrize("rules", ["tp", "fsdp"])
 def test_reads_the_bytes_that_the_devices_hold_and_computes_the_same(folder, mesh, rules, scan_layers, monkeypatch):
     counters = []
-    monkeypatch.setattr(resolve.Location, "weights", counting(counters))
+    monkeypatch.setattr(weights, "open_weights", counting(counters))
     model = LlamaForCausalLM.from_pretrained(folder, device_mesh=mesh, sharding_rules=rules, scan_layers=scan_layers)
     assert counters[0].bytes == held(model.params)
-    divided = [leaf for leaf in jax.tree.leaves(model.params) if not leaf.is_fully_replicated]
-    assert len(divided) >= len(jax.tree.leaves(model.params)) // 2
+    sharded = [leaf for leaf in jax.tree.leaves(model.params) if not leaf.is_fully_replicated]
+    assert len(sharded) >= len(jax.tree.leaves(model.params)) // 2
     whole = LlamaForCausalLM.from_pretrained(folder)
     np.testing.assert_allclose(model(IDS).logits, whole(IDS).logits, rtol=1e-4, atol=1e-6)
     jax.tree.map(np.testing.assert_array_equal, model.state_dict(), whole.state_dict())
@@ -57,7 +57,7 @@ def test_experts_are_divided_and_only_their_own_files_names_are_read(
     fields = {**CONFIG.to_dict(), "num_local_experts": 4, "model_type": "mixtral"}
     MixtralForCausalLM(MixtralConfig.from_any(fields), seed=1).save_pretrained(tmp_path)
     counters = []
-    monkeypatch.setattr(resolve.Location, "weights", counting(counters))
+    monkeypatch.setattr(weights, "open_weights", counting(counters))
     options = {"scan_layers": experts_implementation != "eager", "experts_implementation": experts_implementation}
     model = MixtralForCausalLM.from_pretrained(tmp_path, device_mesh=mesh, sharding_rules="tp", **options)
     assert counters[0].bytes == held(model.params)

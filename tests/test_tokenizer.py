@@ -6,6 +6,7 @@ import re
 import sys
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -35,7 +36,8 @@ TEXTS = [
 
 
 def real(package, *parts):
-    return Path(importlib.util.find_spec(package).submodule_search_locations[0], *parts)
+    spec: Any = importlib.util.find_spec(package)
+    return Path(spec.submodule_search_locations[0], *parts)
 
 
 def ids(tokenizer, text, **options):

@@ -241,8 +241,8 @@ def test_long_texts_are_encoded_in_a_thread(tmp_path):
     np.testing.assert_array_equal(tokenizer(text)["input_ids"], [[0, 1] * 10_000])
 
 
-TOKEN = 'expected a text, or an object with a text as "content", got {}'
-TEMPLATE = 'expected a text, or a list of objects with a text as "name" and as "template", got {}'
+TOKEN = 'expected a string, or an object with a string as "content", got {}'
+TEMPLATE = 'expected a string, or a list of objects with a string as "name" and as "template", got {}'
 SETTINGS = {
     "number": ({"bos_token": 5}, f"bos_token: {TOKEN.format(5)}"),
     "list": ({"eos_token": ["a"]}, f"eos_token: {TOKEN.format(['a'])}"),
@@ -313,8 +313,8 @@ def instead(values, index, value):
 
 
 GGUF = {
-    "tokens of a wrong type": (BYTES, {"tokens": [1, 2]}, key("tokens", "expected a list of texts, got [1, 2]")),
-    "tokens as a text": (BYTES, {"tokens": "abc"}, key("tokens", "expected a list of texts, got 'abc'")),
+    "tokens of a wrong type": (BYTES, {"tokens": [1, 2]}, key("tokens", "expected a list of strings, got [1, 2]")),
+    "tokens as a text": (BYTES, {"tokens": "abc"}, key("tokens", "expected a list of strings, got 'abc'")),
     "types as texts": (BYTES, {"token_type": ["a"]}, key("token_type", "expected a list of integers, got ['a']")),
     "scores as texts": (PIECES, {"scores": ["a"]}, key("scores", "expected a list of numbers, got ['a']")),
     "scores that are none": (
@@ -322,7 +322,7 @@ GGUF = {
         {"scores": [float("nan")]},
         key("scores", "expected a list of numbers, got [nan]"),
     ),
-    "merges of a wrong type": (BYTES, {"merges": [1]}, key("merges", "expected a list of texts, got [1]")),
+    "merges of a wrong type": (BYTES, {"merges": [1]}, key("merges", "expected a list of strings, got [1]")),
     "id as a text": (BYTES, {"bos_token_id": "a"}, key("bos_token_id", "expected a token id, got 'a'")),
     "flag as a number": (BYTES, {"add_bos_token": 1}, key("add_bos_token", "expected true or false, got 1")),
     "fewer types": (
@@ -426,7 +426,7 @@ def test_a_gguf_template_that_is_no_text_is_named(tmp_path):
     writer.add_uint32("tokenizer.chat_template", 5)
     for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.close):
         step()
-    message = f"{file} makes no tokenizer: tokenizer.chat_template: expected a text, got 5. Convert it again."
+    message = f"{file} makes no tokenizer: tokenizer.chat_template: expected a string, got 5. Convert it again."
     with refused(CheckpointError, message):
         Tokenizer.from_pretrained(file)
 

@@ -73,7 +73,9 @@ def test_honest_templates_make_what_plain_jinja_makes(path, messages, tools):
     try:
         made = render(path.read_text(), names)
     except FlaxModelsError as error:
-        made = re.fullmatch(rf"{PREFIX}(.*) \(line \d+ of the template\)", str(error))[1]
+        found = re.fullmatch(rf"{PREFIX}(.*) \(line \d+ of the template\)", str(error))
+        assert found
+        made = found[1]
     assert made == plain(path.read_text(), names)
 
 

@@ -139,7 +139,7 @@ _BROKEN: dict[str, tuple[Content, str]] = {
     ),
     "a token of 300 KB": (
         header(0, 1, key(b"k\x1b", 9, struct.pack("<IQ", 8, 1) + text(b"a" * 300_000))),
-        "'k\\x1b' holds a text of 300000 bytes, more than 4096",
+        "'k\\x1b' holds a string of 300000 bytes, more than 4096",
     ),
     "tensors of no elements for ever": (
         lambda: header(300_000, 0, *(tensor(b"%d" % number, [0], 0, 0) for number in range(300_000))),
@@ -165,14 +165,14 @@ _WRONG: list[tuple[str, object, str, str]] = [
     ("llama.rope.freq_base", math.inf, "inf", _POSITIVE),
     ("llama.rope.freq_base", "x", "'x'", _POSITIVE),
     ("llama.rope.scaling.factor", "x", "'x'", _POSITIVE),
-    ("llama.rope.scaling.type", 3, "3", "a text"),
+    ("llama.rope.scaling.type", 3, "3", "a string"),
     ("llama.expert_count", "x", "'x'", _INDEX),
     ("tokenizer.ggml.bos_token_id", -1, "-1", _INDEX),
-    ("tokenizer.ggml.tokens", "x", "'x'", "a list of texts"),
+    ("tokenizer.ggml.tokens", "x", "'x'", "a list of strings"),
     ("split.count", "x", "'x'", _INDEX),
 ]
 _MODELS: dict[str, tuple[dict[str, object], dict[str, tuple[int, ...]], str]] = {
-    "architecture not a text": (
+    "architecture not a string": (
         {"general.architecture": ["llama"]},
         {},
         "GGUF architecture ['llama'] is not implemented: expected 'llama' or 'gpt2'",

@@ -61,7 +61,7 @@ _WRONG: dict[str, tuple[Callable[[h5py.File], object], str]] = {
     "chunks": (lambda file: file.create_dataset("x", data=np.ones(4, np.int8), chunks=(2,)), _pieces("4")),
     "no dataspace": (lambda file: file.create_dataset("x", data=h5py.Empty("f4")), _kind()),
     "a shape beyond numpy": (lambda file: file.create_dataset("x", (2**60,), "f8"), _kind()),
-    "a text": (lambda file: file.create_dataset("x", data="text"), _kind()),
+    "a string": (lambda file: file.create_dataset("x", data="text"), _kind()),
     "texts of fixed size": (lambda file: file.create_dataset("x", data=np.array([b"ab"])), _kind()),
     "variable length": (_variable, _kind()),
     "a reference": (_reference, _kind()),

@@ -58,8 +58,8 @@ _BROKEN: dict[str, tuple[Content | object, str]] = {
     "truncated map": (GOLDEN[:33], "truncated or corrupt at byte 33 (1 more expected, 0 left)"),
     "trailing": (GOLDEN + b"\0", "the tree ends at byte 57 but 1 more follow"),
     "huge map": (b"\xdf\xff\xff\xff\xff", f"its maps claim {2**32 - 1} keys, more than 524288"),
-    "huge key": (b"\x81\xdb\xff\xff\xff\xff", "a key in the root is not a short text"),
-    "key not text": ({1: FOUR}, "a key in the root is not a short text"),
+    "huge key": (b"\x81\xdb\xff\xff\xff\xff", "a key in the root is not a short string"),
+    "key not text": ({1: FOUR}, "a key in the root is not a short string"),
     "key not UTF-8": (b"\x81\xa1\xff", "corrupt at byte 2: a name is not UTF-8"),
     "key half a character": (b"\x81\xa3\xed\xa0\x80", "corrupt at byte 2: a name is not UTF-8"),
     "duplicate key": (
@@ -72,7 +72,7 @@ _BROKEN: dict[str, tuple[Content | object, str]] = {
         "the key '/' in '\\x1b[2J' is there twice or holds a '/'",
     ),
     "too deep": (deep(66), "maps are nested deeper than 64"),
-    "60 levels of 64 KB keys": (lambda: packed(deep(60, "k" * 65535)), "a key in the root is not a short text"),
+    "60 levels of 64 KB keys": (lambda: packed(deep(60, "k" * 65535)), "a key in the root is not a short string"),
     "60 levels of 1 KB keys": (
         packed(deep(60, "k" * 1000)),
         f"the path '{'k' * 200}...' has more than 1024 characters",

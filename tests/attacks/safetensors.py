@@ -65,7 +65,7 @@ _BROKEN: dict[str, tuple[Content, str]] = {
         "invalid JSON (Exceeds the limit (4300 digits) for integer string conversion: value has 10000 digits; "
         "use sys.set_int_max_str_digits() to increase the limit)",
     ),
-    "metadata": (raw({"__metadata__": {"x": 1}}), "__metadata__ is not a map of texts"),
+    "metadata": (raw({"__metadata__": {"x": 1}}), "__metadata__ is not a map of strings"),
     "no offsets": (raw({"x": {"dtype": "F32", "shape": [1]}}), f"tensor 'x' {_INCOMPLETE}"),
     "negative": (raw({"x": entry(0, 4, [-1])}), f"tensor 'x' {_INCOMPLETE}"),
     "a bool": (raw({"x": entry(0, 4, [True])}), f"tensor 'x' {_INCOMPLETE}"),

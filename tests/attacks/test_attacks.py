@@ -13,7 +13,8 @@ import torch  # noqa: F401
 from attacks import gguf, hdf5, indices, msgpack, safetensors, torch_pickles
 
 from flaxmodels.errors import CheckpointError
-from flaxmodels.files.resolve import open_weights, resolve
+from flaxmodels.files.location import resolve
+from flaxmodels.files.weights import find_weights, open_weights
 
 SECONDS, MEGABYTES = 30, 400
 """What one attack may take: of the processor, far more than any machine needs, and of further memory."""
@@ -47,7 +48,7 @@ def test_an_attack_is_refused(tmp_path, name):
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).write_bytes(content() if callable(content) else content)
     path = tmp_path / (attack.opened or next(iter(attack.files)))
-    ways = [lambda: resolve(path).weights()]
+    ways = [lambda: find_weights(resolve(path))]
     if path.is_file():
         ways.append(lambda: open_weights(path, mmap=False))
     for way in ways:

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from flaxmodels.checkpoint.convert import convert
 from flaxmodels.checkpoint.mapping import torch_headers
 from flaxmodels.checkpoint.params import ParamsSource
-from flaxmodels.files.resolve import Weights
+from flaxmodels.files.weights import Weights
 from flaxmodels.models.llama import LlamaModel
 
 ACCESSES = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.scandir", "os.listdir", "shutil.rmtree"}

@@ -31,7 +31,7 @@ from counting import counting, held  # noqa: E402
 from files.folders import snapshot  # noqa: E402
 from jax.sharding import Mesh  # noqa: E402
 
-from flaxmodels.files import arrays, msgpack, resolve, safetensors  # noqa: E402
+from flaxmodels.files import arrays, msgpack, safetensors, weights  # noqa: E402
 from flaxmodels.models.llama import LlamaForCausalLM  # noqa: E402
 
 mesh = Mesh(np.array(jax.devices()).reshape(2, 4).T, ("data", "model"))  # "model" spans the processes
@@ -43,7 +43,7 @@ def loaded(rules: str = "tp") -> LlamaForCausalLM:
 
 def save_each_format() -> Iterator[dict]:
     counters: list = []
-    resolve.Location.weights = counting(counters)
+    weights.open_weights = counting(counters)
     figures = {}
     for rules in ("tp", "fsdp"):
         model = loaded(rules)

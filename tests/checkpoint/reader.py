@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import flaxmodels
-from flaxmodels.cli.convert import Target, convert
+from flaxmodels.cli.convert import convert
 from flaxmodels.cli.embed import embed
 from flaxmodels.cli.inspect import inspect
 from flaxmodels.cli.verify import verify
@@ -41,7 +41,7 @@ for name in ("bert", "shards", "orbax", "interrupted"):
     flaxmodels.BertModel.from_pretrained(path)
     inspect(str(path))
     verify(str(folder / "bert"), str(path))
-    convert(str(path), Path(sys.argv[2]) / name, Target.flax)
+    convert(str(path), Path(sys.argv[2]) / name, "flax")
 for name in ("bert", "interrupted"):
     embed(str(folder / name), ["w1 w2", "w3"])
 assert "open" in seen

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from checkpoint.test_save import CONFIG
 
-from flaxmodels.files.resolve import resolve
+from flaxmodels.files.location import resolve
+from flaxmodels.files.weights import find_weights
 from flaxmodels.models.llama import LlamaModel
 
 SAVER = """if True:
@@ -31,7 +32,7 @@ SAVER = """if True:
 
 
 def values_in(folder: Path) -> set[float]:
-    source = resolve(folder).weights().source
+    source = find_weights(resolve(folder)).source
     return {float(value) for name in source.headers for value in np.unique(source.read(name))}
 
 
@@ -55,8 +56,10 @@ def test_two_processes_save_into_one_folder_while_it_is_read(tmp_path, way, coun
     model.save_pretrained(tmp_path, params=jax.tree.map(np.zeros_like, model.params), max_shard_size=12000)
     with saver(tmp_path, way, 1, count) as first, saver(tmp_path, way, 2, count) as second:
         for process in (first, second):
+            assert process.stdout is not None
             process.stdout.readline()
         for process in (first, second):
+            assert process.stdin is not None
             process.stdin.write("begin\n")
             process.stdin.flush()
         seen = []
@@ -68,10 +71,10 @@ def test_two_processes_save_into_one_folder_while_it_is_read(tmp_path, way, coun
     assert not list(tmp_path.glob(".*"))
 
 
-@pytest.mark.parametrize("apart", [True, False])
-def test_two_threads_save(tmp_path, apart):
+@pytest.mark.parametrize("separate", [True, False])
+def test_two_threads_save(tmp_path, separate):
     model = LlamaModel(CONFIG)
-    folders = [tmp_path / "1", tmp_path / "2"] if apart else [tmp_path / "1"] * 2
+    folders = [tmp_path / "1", tmp_path / "2"] if separate else [tmp_path / "1"] * 2
 
     def save(number: int) -> None:
         params = jax.tree.map(lambda leaf: np.full(leaf.shape, number, leaf.dtype), model.params)

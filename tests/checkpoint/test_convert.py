@@ -12,7 +12,7 @@ from models.tiny_configs import FAMILIES
 
 from flaxmodels.checkpoint.convert import convert
 from flaxmodels.errors import CheckpointError
-from flaxmodels.files.resolve import open_weights
+from flaxmodels.files.weights import open_weights
 from flaxmodels.models.llama import LlamaForCausalLM
 from interop.source import Source
 

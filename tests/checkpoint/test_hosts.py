@@ -97,7 +97,7 @@ def failures(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("failed")
     done = run("fail", model[1], folder)
     assert [process.returncode for process in done] == [0, -signal.SIGKILL], done[0].stderr[-3000:]
-    said = [[json.loads(line) for line in process.stdout.splitlines() if line[0] == "{"] for process in done]
+    said = [[json.loads(line) for line in process.stdout.splitlines() if line.startswith("{")] for process in done]
     return folder / "failed", [{tuple(result["case"]): result for result in results} for results in said]
 
 

@@ -20,7 +20,8 @@ from checkpoint.test_save import CONFIG
 from files.folders import snapshot
 
 from flaxmodels.files.commit import replace_text
-from flaxmodels.files.resolve import resolve
+from flaxmodels.files.location import resolve
+from flaxmodels.files.weights import find_weights
 from flaxmodels.models.llama import LlamaModel
 
 
@@ -39,23 +40,26 @@ def killed_saver():
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        stdin, stdout = process.stdin, process.stdout
 
         def survives(folder: Path, way: str, moment: int | float) -> bool:
-            process.stdin.write(json.dumps([str(folder), way, moment]) + "\n")
-            process.stdin.flush()
-            status = int(process.stdout.readline())
+            stdin.write(json.dumps([str(folder), way, moment]) + "\n")
+            stdin.flush()
+            status = int(stdout.readline())
             assert status in (0, signal.SIGKILL), f"the process that saves ended with status {status}"
             return status == 0
 
         yield survives
-        process.stdin.close()
+        stdin.close()
 
 
 def version_in(folder: Path) -> int:
     """1 or 2: what all the parameters are, and what the configuration says. Looking for it changes nothing."""
     before = snapshot(folder)
     location = resolve(folder)
-    source = location.weights().source
+    source = find_weights(location).source
     values = {float(value) for name in source.headers for value in np.unique(source.read(name))}
     assert values in ({1.0}, {2.0})
     assert (location.config()["rms_norm_eps"] == 0.5) == (values == {2.0})
@@ -78,7 +82,7 @@ def test_a_kill_at_any_access_leaves_one_version_or_the_other(model, tmp_path, k
     ones = jax.tree.map(jnp.ones_like, model.params)
     model.save_pretrained(tmp_path / "first", params=ones, **WAYS[first])
     (tmp_path / "first" / "README.md").write_text("mine")
-    versions, names, access = [], {1: names_in(tmp_path / "first")}, 0
+    versions, names, access, folder = [], {1: names_in(tmp_path / "first")}, 0, tmp_path
     while 2 not in names:
         access += 1
         folder = shutil.copytree(tmp_path / "first", tmp_path / str(access))

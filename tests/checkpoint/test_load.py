@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,8 @@ import transformers
 from models.comparisons import same_params
 from models.tiny_configs import FAMILIES
 
-from flaxmodels import model as model_module
+from flaxmodels import parameters
+from flaxmodels.checkpoint.load import default_platform
 from flaxmodels.errors import CheckpointError, CheckpointMismatch, ConfigError
 from flaxmodels.models.bert import BertForMaskedLM, BertForSequenceClassification, BertModel
 from flaxmodels.models.gpt_neox import GPTNeoXForCausalLM
@@ -79,7 +81,7 @@ def scale_in(folder: Path, **kwargs) -> float:
 
 @pytest.fixture(scope="module")
 def crowded(model, tmp_path_factory) -> Path:
-    """Weights in every format: the parameters are 1 in the first that is looked for, 2 in the second and so on."""
+    """Weights in every format: the parameters are 1 in the first of the search order, 2 in the second and so on."""
     folder = tmp_path_factory.mktemp("crowded")
     model.save_pretrained(folder, params=filled_with(model, 3.0), safe_serialization=False)
     flax = {name.replace("/", "."): value for name, value in flat(filled_with(model, 2.0)).items()}
@@ -137,13 +139,17 @@ def test_subfolders_indices_and_files(model, tmp_path):
 
 
 def test_nothing_is_initialised_that_the_checkpoint_has(folder, bert_folder, model, monkeypatch):
-    drawn = []
-    draw = model_module.initial_value
-    monkeypatch.setattr(model_module, "initial_value", lambda leaf, *args: drawn.append(leaf.name) or draw(leaf, *args))
+    initialised, original = [], parameters._init_value
+
+    def counted(leaf, *args):
+        initialised.append(leaf.name)
+        return original(leaf, *args)
+
+    monkeypatch.setattr(parameters, "_init_value", counted)
     assert same_params(LlamaModel.from_pretrained(folder).params, model.params)
-    assert drawn == []
+    assert initialised == []
     BertForSequenceClassification.from_pretrained(bert_folder)
-    assert drawn == ["classifier/kernel", "classifier/bias"]
+    assert initialised == ["classifier/kernel", "classifier/bias"]
 
 
 def test_new_parameters_come_from_the_seed(bert_folder):
@@ -165,7 +171,7 @@ def test_parameters_may_be_donated(folder, model):
 
 
 @pytest.mark.parametrize(
-    ("wishes", "dtype", "param_dtype"),
+    ("requested", "dtype", "param_dtype"),
     [
         ({}, "float32", "float16"),
         ({"dtype": "bfloat16"}, "bfloat16", "float16"),
@@ -179,9 +185,9 @@ def test_parameters_may_be_donated(folder, model):
     ],
     ids=str,
 )
-def test_dtypes(model, tmp_path, wishes, dtype, param_dtype):
+def test_dtypes(model, tmp_path, requested, dtype, param_dtype):
     model.save_pretrained(tmp_path, params=model.to_fp16())
-    loaded = LlamaModel.from_pretrained(tmp_path, **wishes)
+    loaded = LlamaModel.from_pretrained(tmp_path, **requested)
     assert (loaded.policy.dtype.name, loaded.policy.param_dtype.name) == (dtype, param_dtype)
     assert same_params(loaded.params, jax.tree.map(lambda x: x.astype(param_dtype), model.to_fp16()))
     assert loaded(TOKENS).last_hidden_state.dtype == dtype
@@ -219,9 +225,9 @@ def test_auto_follows_the_configuration_and_then_the_checkpoint(folder, model):
 
 def test_a_model_without_parameters_and_the_parameters(bert_folder):
     whole = BertForSequenceClassification.from_pretrained(bert_folder)
+    load: Any = BertForSequenceClassification.from_pretrained
     (model, params), (_, _, info) = (
-        BertForSequenceClassification.from_pretrained(bert_folder, _do_init=False, output_loading_info=wanted)
-        for wanted in (False, True)
+        load(bert_folder, _do_init=False, output_loading_info=wanted) for wanted in (False, True)
     )
     assert same_params(params, {"bert": whole.params["bert"]})
     assert info.missing_keys == ["classifier.weight", "classifier.bias"]
@@ -287,7 +293,7 @@ def test_shapes_that_differ(folder, caplog):
         "Pass ignore_mismatched_sizes=True to re-initialise mismatched weights."
     )
     with caplog.at_level(logging.WARNING, "flaxmodels"):
-        loaded, info = LlamaModel.from_pretrained(
+        loaded, info = LlamaModel.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]  # an int stands for a flag
             folder, **wrong, ignore_mismatched_sizes=True, output_loading_info=True
         )
     assert info.mismatched_keys[0] == ("layers.0.mlp.gate_proj.weight", (29, 36), (12, 36))
@@ -464,3 +470,10 @@ def test_bfloat16_comes_in_bit_by_bit(model, tmp_path):
     assert {name: array.tobytes() for name, array in loaded.state_dict().items()} == {
         name: array.tobytes() for name, array in state.items()
     }
+
+
+def test_the_default_device_decides_where_tensors_are_transposed():
+    assert default_platform() == jax.default_backend()
+    for device in ("tpu", jax.devices("cpu")[0]):
+        with jax.default_device(device):
+            assert default_platform() == getattr(device, "platform", device)

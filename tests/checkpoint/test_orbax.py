@@ -187,7 +187,7 @@ DAMAGE = {
         None,
         'tree: a: NOT_FOUND: chunk {0, 0} stored at local file "PATH/a/0.0" is missing',
     ),
-    "texts": (
+    "strings": (
         "a/.zarray",
         lambda array: array | {"dtype": "|S5", "fill_value": None},
         "tree: a holds char, not numbers",

@@ -16,14 +16,15 @@ from files.folders import snapshot
 from test_registry import TINY_BERT
 
 from flaxmodels import AutoConfig, BertConfig, BertModel, Tokenizer
-from flaxmodels.cli.convert import Target, convert
+from flaxmodels.cli.convert import convert
 from flaxmodels.cli.embed import embed
 from flaxmodels.cli.inspect import inspect
 from flaxmodels.cli.verify import verify
 from flaxmodels.errors import CheckpointError
 from flaxmodels.files.committed import MANIFEST
+from flaxmodels.files.location import resolve
 from flaxmodels.files.reading import COMMITTED
-from flaxmodels.files.resolve import resolve
+from flaxmodels.files.weights import find_weights
 
 WORDS = ["<pad>", *(f"w{number}" for number in range(1, 13))]
 
@@ -92,7 +93,7 @@ def test_a_save_that_was_not_moved_into_place_is_read(folder):
     assert all((first.state_dict()[name] == value).all() for name, value in second.state_dict().items())
     assert Tokenizer.from_pretrained(folder / "interrupted").decode([1, 2]) == "w1 w2"
     index = resolve(folder / "interrupted" / "model.safetensors.index.json")
-    assert index.weights().source.headers == resolve(folder / "shards").weights().source.headers
+    assert find_weights(index).source.headers == find_weights(resolve(folder / "shards")).source.headers
     assert index.config()["hidden_size"] == 8
     with pytest.raises(CheckpointError, match=r"flax_model\.msgpack does not exist: check the path$"):
         resolve(folder / "interrupted" / "flax_model.msgpack")
@@ -141,11 +142,11 @@ HOSTILE = {
 WAYS = {
     "from_pretrained": lambda folder, good, out: BertModel.from_pretrained(folder),
     "AutoConfig": lambda folder, good, out: AutoConfig.from_pretrained(folder),
-    "resolve": lambda folder, good, out: resolve(folder).weights(),
-    "a file": lambda folder, good, out: resolve(folder / "model.safetensors").weights(),
+    "resolve": lambda folder, good, out: find_weights(resolve(folder)),
+    "a file": lambda folder, good, out: find_weights(resolve(folder / "model.safetensors")),
     "tokenizer": lambda folder, good, out: Tokenizer.from_pretrained(folder),
     "inspect": lambda folder, good, out: inspect(str(folder)),
-    "convert": lambda folder, good, out: convert(str(folder), out, Target.flax),
+    "convert": lambda folder, good, out: convert(str(folder), out, "flax"),
     "verify": lambda folder, good, out: verify(str(good), str(folder)),
     "embed": lambda folder, good, out: embed(str(folder), ["w1"]),
     "save": lambda folder, good, out: BertModel.from_pretrained(good).save_pretrained(folder),

@@ -16,7 +16,8 @@ from flaxmodels import (
     AutoModelForSeq2SeqLM,
     AutoModelForSpeechSeq2Seq,
 )
-from flaxmodels.files.resolve import resolve
+from flaxmodels.files.location import resolve
+from flaxmodels.files.weights import find_weights
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "retired_flax"
 TEXT = {"input_ids": np.array([[5, 7, 11, 13, 2]])}
@@ -43,7 +44,7 @@ MODELS = {
 
 
 def tensors(folder):
-    source = resolve(folder).weights().source
+    source = find_weights(resolve(folder)).source
     return {name: (header.shape, source.read(name).tobytes()) for name, header in source.headers.items()}
 
 

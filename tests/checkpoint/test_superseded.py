@@ -13,9 +13,10 @@ from checkpoint.test_save import CONFIG
 from files.folders import snapshot
 from models.comparisons import same_params
 
-from flaxmodels.checkpoint.superseded import Superseded, superseded
 from flaxmodels.errors import CheckpointError
-from flaxmodels.files.resolve import resolve
+from flaxmodels.files.location import resolve
+from flaxmodels.files.saved_files import Superseded, superseded
+from flaxmodels.files.weights import find_weights
 from flaxmodels.models.llama import LlamaModel
 
 FOREIGN = {"README.md": "mine", "tokenizer.json": "{}", "model.onnx": "x", "optimizer.bin": "x", "sub/model.bin": "x"}
@@ -117,7 +118,7 @@ def test_of_foreign_weights_those_go_that_would_be_loaded(layouts, tmp_path, sec
         found = put_beside(tmp_path / first, layouts[first], layouts[second], own=False)
         assert (set(found.preferred), set(found.others)) == (removed, foreign - removed)
         assert found.saved == ()
-        assert resolve(tmp_path / first).weights().path.name in names_in(layouts[second])
+        assert find_weights(resolve(tmp_path / first)).path.name in names_in(layouts[second])
 
 
 def test_foreign_weights_that_would_be_loaded_are_named(model, layouts, tmp_path, caplog):

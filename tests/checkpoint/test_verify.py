@@ -9,7 +9,8 @@ from models.tiny_configs import FAMILIES
 
 from flaxmodels.checkpoint import verify
 from flaxmodels.checkpoint.params import ParamsSource
-from flaxmodels.files.resolve import Weights, resolve
+from flaxmodels.files.location import resolve
+from flaxmodels.files.weights import Weights, find_weights
 from flaxmodels.models.llama import LlamaForCausalLM
 
 CONFIG = FAMILIES["llama"].config
@@ -22,7 +23,7 @@ def model():
 
 def saved(model, folder, **options):
     model.save_pretrained(folder, **options)
-    return resolve(folder).weights()
+    return find_weights(resolve(folder))
 
 
 def test_formats_do_not_matter(model, tmp_path):
@@ -55,7 +56,7 @@ def test_what_only_one_has_is_named(model, tmp_path):
     short = Weights(first.path, ParamsSource(values), "torch")
     report = verify.compare(tied, first, short)
     assert not report.same
-    assert report.apart == ("lm_head/kernel",)
+    assert report.unmatched == ("lm_head/kernel",)
 
 
 def test_infinite_and_nan_values_are_compared_by_their_bits(model, tmp_path):

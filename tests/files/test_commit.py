@@ -396,6 +396,7 @@ def held(path: Path) -> subprocess.Popen:
     process = subprocess.Popen(
         [sys.executable, "-c", code, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
+    assert process.stdout is not None
     assert process.stdout.readline()
     return process
 
@@ -495,7 +496,9 @@ def test_files_that_belong_together_are_of_one_save(folder):
         if len(tries) == 2:
             replace(folder, {"index.json": "3", "shard": "3"})
             raise CheckpointError("the shard is not there")
-        return [text, current(folder, "shard").read_text()]
+        shard = current(folder, "shard")
+        assert shard is not None
+        return [text, shard.read_text()]
 
     replace(folder, {"index.json": "1", "shard": "1"})
     assert of_one_save(folder / "index.json", read) == ["3", "3"]

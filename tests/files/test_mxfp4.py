@@ -17,16 +17,17 @@ from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 from flaxmodels import GptOssForCausalLM
 from flaxmodels.checkpoint.params import ParamsSource
 from flaxmodels.files import mxfp4
+from flaxmodels.files.location import resolve
 from flaxmodels.files.mxfp4 import dequantised
-from flaxmodels.files.resolve import resolve
 from flaxmodels.files.safetensors import write_safetensors
+from flaxmodels.files.weights import find_weights
 from interop.source import Header
 from interop.torch_bridge import to_numpy
 
 EXPERTS, OUTPUTS, BLOCKS = 3, 70, 2
 
 
-def packed(experts=EXPERTS, outputs=OUTPUTS, blocks=BLOCKS, exponents=(0, 256)):
+def packed(experts=EXPERTS, outputs=OUTPUTS, blocks=BLOCKS, exponents: tuple[int, int] = (0, 256)):
     rng = np.random.default_rng(0)
     values = rng.integers(0, 256, (experts, outputs, blocks, 16), np.uint8)
     return values, rng.integers(*exponents, (experts, outputs, blocks)).astype(np.uint8)
@@ -125,7 +126,7 @@ def test_a_published_checkpoint_loads_and_is_saved_without_its_quantisation(chec
     np.testing.assert_allclose(model(ids).logits, expected, rtol=1e-4, atol=1e-5)
     model.save_pretrained(tmp_path / "plain")
     assert "quantization_config" not in json.loads((tmp_path / "plain" / "config.json").read_text())
-    assert set(resolve(tmp_path / "plain").weights().source.headers) == set(state)
+    assert set(find_weights(resolve(tmp_path / "plain")).source.headers) == set(state)
 
 
 def test_a_model_of_a_configuration_that_says_mxfp4_is_saved_as_what_it_is(tmp_path):

@@ -17,8 +17,8 @@ from flaxmodels.errors import CheckpointError
 from flaxmodels.files import msgpack as flax_msgpack
 from flaxmodels.files.msgpack import write_msgpack
 from flaxmodels.files.reading import open_bytes
-from flaxmodels.files.resolve import open_weights
 from flaxmodels.files.safetensors import write_safetensors
+from flaxmodels.files.weights import open_weights
 from interop.source import Header
 
 ARRAYS = {

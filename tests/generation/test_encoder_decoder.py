@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from generation.pairs import make_pair, torch_sequences
 from models.comparisons import assert_close
-from models.tiny_configs import CASES
+from models.tiny_configs import CASES, HEADS, some_cases
 
 READ_TEXT = [case for case in CASES if hasattr(case.ours, "encode") and case.ours.main_input_name == "input_ids"]
 UNTIED = ("Generation-untied", "vocabularies-untied")
@@ -23,28 +23,44 @@ SETTINGS = [
     {"min_length": 8, "repetition_penalty": 1.3},
     {"forced_eos_token_id": None, "suppress_tokens": [11, 12]},
 ]
+FIRST_OF_EACH = [case for case in CONDITIONAL if case in HEADS]
 ANSWERS = [(CONDITIONAL[0], settings) for settings in SETTINGS]
-ANSWERS += [(case, settings) for case in CONDITIONAL[1:] for settings in SETTINGS[:3]]
-"""All settings with one model, the most important with the others."""
+ANSWERS += [(case, settings) for case in FIRST_OF_EACH[1:] for settings in SETTINGS[:2]]
+"""All settings with one model; greedy decoding and beams with one of each family."""
+FURTHER = [(case, settings) for case in CONDITIONAL[1:] for settings in SETTINGS[:3] if (case, settings) not in ANSWERS]
 NEW = 11
 
 
-@pytest.fixture(scope="module", params=CONDITIONAL, ids=str)
+@pytest.fixture(scope="module", params=some_cases(FIRST_OF_EACH, exhaustive=CONDITIONAL))
 def pair(request, tmp_path_factory):
     model, reference = make_pair(request.param, tmp_path_factory.mktemp("torch"))
     model.generation_config.eos_token_id = reference.generation_config.eos_token_id = 7
     return model, reference
 
 
+KINDS = [case for case in FIRST_OF_EACH if case.head in ("BartForConditionalGeneration", "T5ForConditionalGeneration")]
+"""One of each kind of encoder."""
+
+
+def for_pairs(cases):
+    """Run a test with each of these cases; with the others only where exhaustive tests are asked for."""
+    return pytest.mark.parametrize("pair", some_cases(cases, exhaustive=CONDITIONAL), indirect=True)
+
+
 def sources(model) -> dict[str, np.ndarray]:
     """Inputs of different lengths, padded on the right."""
     rng, pad = np.random.default_rng(0), model.config.pad_token_id
     mask = (np.arange(9) < np.array([[9], [5], [7]])).astype(np.int64)
-    words = [token for token in range(model.config.vocab_size) if token != pad]
-    return {"input_ids": np.where(mask, rng.choice(words, mask.shape), pad), "attention_mask": mask}
+    tokens = [token for token in range(model.config.vocab_size) if token != pad]
+    return {"input_ids": np.where(mask, rng.choice(tokens, mask.shape), pad), "attention_mask": mask}
 
 
-@pytest.mark.parametrize(("pair", "settings"), ANSWERS, indirect=["pair"], ids=str)
+@pytest.mark.parametrize(
+    ("pair", "settings"),
+    ANSWERS + [pytest.param(*each, marks=pytest.mark.exhaustive) for each in FURTHER],
+    indirect=["pair"],
+    ids=str,
+)
 def test_answers_equal_torch(pair, settings):
     model, reference = pair
     batch = sources(model)
@@ -64,6 +80,7 @@ def test_a_text_can_begin_with_given_tokens(pair):
     np.testing.assert_array_equal(model.generate(**batch, max_new_tokens=NEW).sequences, expected)
 
 
+@for_pairs(CONDITIONAL)
 def test_decoding_with_a_cache_equals_the_full_forward_pass(pair):
     model, _ = pair
     batch = sources(model)
@@ -76,6 +93,7 @@ def test_decoding_with_a_cache_equals_the_full_forward_pass(pair):
     assert_close(last, outputs.decoder_hidden_states[-1], 2e-5)  # torch is 8e-6 from float64 for MT5
 
 
+@for_pairs(KINDS)
 def test_an_answer_is_streamed(pair):
     model, _ = pair
     batch = sources(model)
@@ -84,6 +102,7 @@ def test_an_answer_is_streamed(pair):
     np.testing.assert_array_equal(new, expected[:, expected.shape[1] - new.shape[1] :])
 
 
+@for_pairs(KINDS)
 def test_an_encoding_serves_further_passes(pair):
     model, _ = pair
     batch, ids = sources(model), np.array([[2, 4, 9], [2, 5, 8], [2, 6, 3]])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from flaxmodels.errors import ConfigError, FlaxModelsError
-from flaxmodels.generation import plan
+from flaxmodels.generation import prepare
 from flaxmodels.generation.config import GenerationConfig
 from flaxmodels.generation.prompt import decoder_prompt, encoder_inputs
 from flaxmodels.models.bart import BartForConditionalGeneration
@@ -70,7 +70,9 @@ def test_input_ids(model, input_ids, message):
     assert complaint(model, input_ids) == message
 
 
-RIGHT = "are padded on the right, where their answers begin; pad on the left, or pass the mask if these tokens are not"
+RIGHT = (
+    "are padded on the right, where their completions begin; pad on the left, or pass the mask if these tokens are not"
+)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +126,7 @@ def test_inputs_embeds_and_what_else_is_given(model):
 
 def test_lengths(model, bert):
     assert complaint(model, PROMPT, max_length=3) == (
-        "max_length=3 leaves no room behind a prompt of 3 tokens; raise it, or pass max_new_tokens"
+        "max_length=3 is not above the 3 tokens of the prompt; raise it, or pass max_new_tokens"
     )
     assert complaint(bert, PROMPT, max_new_tokens=10) == (
         "a prompt of 3 tokens and 10 new ones exceed the 12 positions of BertLMHeadModel (max_position_embeddings); "
@@ -142,7 +144,7 @@ def test_lengths(model, bert):
 
 
 @pytest.mark.parametrize(
-    ("settings", "least", "room"),
+    ("settings", "least", "most"),
     [
         ({"min_new_tokens": 5, "max_new_tokens": 4}, 5, 4),
         ({"min_new_tokens": 6, "max_length": 8}, 6, 5),
@@ -153,9 +155,9 @@ def test_lengths(model, bert):
     ],
     ids=str,
 )
-def test_fewest_tokens_are_more_than_most(bert, settings, least, room):
+def test_fewest_tokens_are_more_than_most(bert, settings, least, most):
     assert complaint(bert, PROMPT, **settings) == (
-        f"min_length or min_new_tokens ask for {least} new tokens, but there is room for {room}; "
+        f"min_length or min_new_tokens ask for {least} new tokens or more, but at most {most} are generated; "
         "raise max_new_tokens or max_length"
     )
 
@@ -166,12 +168,12 @@ def test_padding_takes_no_positions(bert):
 
 
 def test_computed_positions_go_on_with_one_warning(model, caplog):
-    plan._warn_once.cache_clear()
+    prepare._warn_once.cache_clear()
     with caplog.at_level(logging.WARNING, "flaxmodels"):
         for _ in range(2):
             assert model.generate(PROMPT, max_new_tokens=13, eos_token_id=None).sequences.shape == (2, 16)
     assert [record.getMessage() for record in caplog.records] == [
-        "LlamaForCausalLM was made for 12 positions (max_position_embeddings); text beyond them may be poor"
+        "LlamaForCausalLM was made for 12 positions (max_position_embeddings); completions beyond them may be poor"
     ]
 
 
@@ -202,7 +204,7 @@ def test_settings(model):
     assert complaint(model, PROMPT, beams=2, num_return_sequences=2, no_repeat_ngram_size=-1) == (
         "generate() cannot use these settings:\n"
         "  - beams: there is no such setting; check the spelling\n"
-        "  - num_return_sequences=2 would be the same answer; add do_sample=True or num_beams\n"
+        "  - num_return_sequences=2 would be the same completion; add do_sample=True or num_beams\n"
         "  - no_repeat_ngram_size=-1: expected None or an integer from 0 to 4096"
     )
     assert complaint(model, PROMPT, generation_config=3) == ("generation_config: expected a GenerationConfig, got int")
@@ -217,21 +219,21 @@ def test_cache_dtype(model):
     )
 
 
-# ---- guessed tokens
+# ---- draft tokens
 
 
-def test_guesses_are_for_one_answer_to_one_prompt(model):
-    guesses = "guessed tokens (assistant_model, prompt_lookup_num_tokens)"
+def test_draft_tokens_are_for_one_completion_of_one_prompt(model):
+    drafts = "draft tokens (assistant_model, prompt_lookup_num_tokens)"
     for how in ({"assistant_model": model}, {"prompt_lookup_num_tokens": 2}):
         assert complaint(model, PROMPT, **how) == (
-            f"{guesses} are for one prompt, not for 2, whose answers would grow at different paces"
+            f"{drafts} are for one prompt, not for 2, whose completions would grow at different paces"
         )
         for several in ({"num_beams": 2}, {"num_return_sequences": 2, "do_sample": True}):
             assert complaint(model, PROMPT[:1], **several, **how) == (
-                f"{guesses} are for one answer; use neither num_beams nor num_return_sequences"
+                f"{drafts} are for one completion; use neither num_beams nor num_return_sequences"
             )
         assert (
-            complaint(model, PROMPT[:1], output_scores=True, **how) == f"output_scores is not implemented for {guesses}"
+            complaint(model, PROMPT[:1], output_scores=True, **how) == f"output_scores is not implemented for {drafts}"
         )
 
 
@@ -245,7 +247,7 @@ def test_an_assistant_predicts_the_same_tokens(model, bart):
         "assistant_model: expected a vocabulary of 20 tokens as that of the model, got 21"
     )
     assert complaint(model, PROMPT[:1], assistant_model=model, prompt_lookup_num_tokens=2) == (
-        "assistant_model and prompt_lookup_num_tokens both guess tokens; give one"
+        "assistant_model and prompt_lookup_num_tokens both draft tokens; give one"
     )
     assert complaint(model, PROMPT[:1], assistant_params=model.params) == (
         "assistant_params are given without assistant_model; give both"
@@ -260,7 +262,7 @@ def test_inputs_of_another_kind_of_model(model, bart):
         "inputs_embeds: expected [batch, length, features] = (1, 3, 8) as the model, got (1, 3, 7)"
     )
     assert complaint(bart, np.full((1, 13), 5)) == (
-        "input_ids: 13 tokens exceed the 12 positions of the model; shorten the text"
+        "input_ids: 13 tokens exceed the 12 positions of the model; shorten the sequence"
     )
 
 
@@ -274,7 +276,7 @@ def bart():
 TOWER = {"layers": 1, "attention_heads": 2, "ffn_dim": 8}
 
 
-ONE_BY_ONE = "needs tokens that come one after another: no num_beams, no guessed tokens"
+ONE_BY_ONE = "needs tokens that come one after another: no num_beams, no draft tokens"
 
 
 @pytest.mark.parametrize("way", [{"num_beams": 2}, {"prompt_lookup_num_tokens": 2}], ids=str)
@@ -318,13 +320,13 @@ def test_past_key_values(model, cache):
             f"past_key_values: expected those of an earlier result of generate(), got {type(other).__name__}"
         )
     assert complaint(model, PROMPT[:1], past_key_values=cache) == (
-        "past_key_values: expected as many rows as prompts, 1, and one answer for each; they have 2 rows"
+        "past_key_values: expected as many rows as prompts, 1, and one completion for each; they have 2 rows"
     )
     assert complaint(model, PROMPT, past_key_values=cache, do_sample=True, num_return_sequences=2) == (
-        "past_key_values: expected as many rows as prompts, 2, and one answer for each; they have 2 rows"
+        "past_key_values: expected as many rows as prompts, 2, and one completion for each; they have 2 rows"
     )
     assert complaint(model, PROMPT, past_key_values=cache, num_beams=2) == (
-        "past_key_values do not go with num_beams, whose texts share no cache"
+        "past_key_values do not go with num_beams, whose sequences share no cache"
     )
     assert complaint(model, inputs_embeds=np.zeros((2, 3, 8)), past_key_values=cache) == (
         "past_key_values are for decoders with input_ids; leave them out"
@@ -413,7 +415,7 @@ def test_prompts_of_a_decoder(bart):
     none, start = GenerationConfig(), GenerationConfig(decoder_start_token_id=3, bos_token_id=4)
     checks = bart.input_checks
     assert refusal(decoder_prompt, None, 2, none, checks) == (
-        "generate() needs decoder_start_token_id=, with which the text of the decoder begins"
+        "generate() needs decoder_start_token_id=, with which the decoder begins"
     )
     assert refusal(decoder_prompt, PROMPT, 3, start, checks) == (
         "decoder_input_ids: expected 3 rows as the encoder's input, got 2"

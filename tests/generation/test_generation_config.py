@@ -12,9 +12,10 @@ from models.tiny_configs import HEADS
 from models.torch_reference import torch_model
 
 from flaxmodels.errors import CheckpointError, ConfigError
-from flaxmodels.fields import shown
-from flaxmodels.generation.config import NOT_IMPLEMENTED, WITHOUT_EFFECT, GenerationConfig, settle
-from flaxmodels.generation.processing import processing
+from flaxmodels.fields import brief
+from flaxmodels.generation.config import NOT_IMPLEMENTED, WITHOUT_EFFECT, GenerationConfig
+from flaxmodels.generation.merge_settings import merge_settings
+from flaxmodels.generation.processing import processor_values
 from flaxmodels.models.llama import LlamaConfig, LlamaForCausalLM
 
 LLAMA = next(case for case in HEADS if case.head == "LlamaForCausalLM")
@@ -37,13 +38,13 @@ def folder(tmp_path):
     return tmp_path
 
 
-def settled(model: dict | None = None, config=None, **call) -> GenerationConfig:
-    return settle(GenerationConfig(**(model or {})), config, call)
+def merged(model: dict | None = None, config=None, **call) -> GenerationConfig:
+    return merge_settings(GenerationConfig(**(model or {})), config, call)
 
 
 def complaint(model: dict | None = None, config=None, **call) -> str:
     with pytest.raises(ConfigError) as caught:
-        settled(model, config, **call)
+        merged(model, config, **call)
     return str(caught.value)
 
 
@@ -84,7 +85,7 @@ def test_settings_that_json_has_no_form_for_come_back(tmp_path):
         "suppress_tokens": [8, 9],
     }
     assert repr(given) == repr(again) == f"GenerationConfig {(tmp_path / 'generation_config.json').read_text()}"
-    (ours, theirs) = (processing(config, 20, 3, False) for config in (settled({}, again), given))
+    (ours, theirs) = (processor_values(config, 20, 3, False) for config in (merged({}, again), given))
     assert jax.tree.map(np.ndarray.tolist, ours) == jax.tree.map(np.ndarray.tolist, theirs)
     assert ours.keys() == {"sequence_bias", "logit_bias", "suppress_tokens"}
 
@@ -156,14 +157,14 @@ FILES = [
     ),
     (
         b'{"forced_decoder_ids": [[1, 2, 3]]}',
-        "forced_decoder_ids=[[1, 2, 3]]: expected None or a list of pairs of a place and a token id",
+        "forced_decoder_ids=[[1, 2, 3]]: expected None or a list of pairs of a position and a token id",
     ),
     (b'{"logit_bias": {"x": 1}}', "logit_bias={'x': 1}: expected None or a dict from token ids to numbers"),
     (
         b'{"sequence_bias": [1]}',
         "sequence_bias=[1]: expected None or tuples of token ids and the number that each adds to the score",
     ),
-    (b'{"lang_to_id": ["en"]}', "lang_to_id=['en']: expected a dict from texts to token ids"),
+    (b'{"lang_to_id": ["en"]}', "lang_to_id=['en']: expected a dict from strings to token ids"),
     (b'{"guidance_scale": [1]}', "guidance_scale=[1] is not implemented; pass guidance_scale=1"),
     (
         b'{"watermarking_config": {"a": 1}}',
@@ -177,12 +178,12 @@ def test_what_a_file_says_is_refused_by_name(tmp_path, content, line):
     (tmp_path / "generation_config.json").write_bytes(content)
     config = GenerationConfig.from_pretrained(tmp_path)
     with pytest.raises(ConfigError) as caught:
-        settle(config, None, {})
+        merge_settings(config, None, {})
     assert str(caught.value) == f"generate() cannot use these settings:\n  - {line}"
     assert json.loads(config.to_json_string()).keys() == json.loads(content).keys()
 
 
-@pytest.mark.parametrize("key", ["to_dict", "__class__", "from_any", "eos_token_ids", "__init__", "settle", "self", ""])
+@pytest.mark.parametrize("key", ["to_dict", "__class__", "from_any", "eos_token_ids", "__init__", "self", ""])
 def test_a_file_cannot_replace_a_method(tmp_path, key):
     (tmp_path / "generation_config.json").write_text(json.dumps({key: "x", "top_k": 3}))
     if not hasattr(GenerationConfig, key):
@@ -226,7 +227,7 @@ def test_settings_that_the_model_configuration_has_are_not_saved_again(tmp_path)
 
 
 def test_a_call_comes_before_its_configuration_and_that_before_the_model():
-    found = settled({"top_k": 1, "top_p": 0.1, "temperature": 0.1}, {"top_k": 2, "top_p": 0.2}, top_k=3, do_sample=True)
+    found = merged({"top_k": 1, "top_p": 0.1, "temperature": 0.1}, {"top_k": 2, "top_p": 0.2}, top_k=3, do_sample=True)
     assert (found.top_k, found.top_p, found.temperature, found.bos_token_id) == (3, 0.2, 0.1, None)
 
 
@@ -241,23 +242,23 @@ def test_a_call_comes_before_its_configuration_and_that_before_the_model():
 )
 def test_each_layer_replaces_the_setting_of_the_one_below(name, values):
     model, config, call = ({name: value} for value in values)
-    assert getattr(settled(model), name) == values[0]
-    assert getattr(settled(model, config), name) == values[1]
-    assert getattr(settled(model, config, **call), name) == values[2]
-    assert getattr(settled(model, {}, **call), name) == values[2]
-    assert getattr(settled(model, config, **{name: None}), name) is None
+    assert getattr(merged(model), name) == values[0]
+    assert getattr(merged(model, config), name) == values[1]
+    assert getattr(merged(model, config, **call), name) == values[2]
+    assert getattr(merged(model, {}, **call), name) == values[2]
+    assert getattr(merged(model, config, **{name: None}), name) is None
 
 
 def test_none_is_unset_in_configurations_and_off_in_a_call():
-    assert settled({"top_k": None, "eos_token_id": 3}, {"eos_token_id": None}).top_k == 50
-    assert settled({"eos_token_id": 3}, {"eos_token_id": None}).eos_token_ids == [3]
-    found = settled({"eos_token_id": 3, "top_k": 4}, eos_token_id=None, top_k=None)
+    assert merged({"top_k": None, "eos_token_id": 3}, {"eos_token_id": None}).top_k == 50
+    assert merged({"eos_token_id": 3}, {"eos_token_id": None}).eos_token_ids == [3]
+    found = merged({"eos_token_id": 3, "top_k": 4}, eos_token_id=None, top_k=None)
     assert (found.eos_token_ids, found.top_k) == ([], None)
 
 
 @pytest.mark.parametrize("name", ["max_length", "max_new_tokens"])
 def test_a_length_replaces_both_lengths_below_it(name):
-    found = settled({"max_length": 5, "max_new_tokens": 6}, **{name: 7})
+    found = merged({"max_length": 5, "max_new_tokens": 6}, **{name: 7})
     assert {"max_length": found.max_length, "max_new_tokens": found.max_new_tokens} == (
         {"max_length": None, "max_new_tokens": None} | {name: 7}
     )
@@ -265,7 +266,7 @@ def test_a_length_replaces_both_lengths_below_it(name):
 
 @pytest.mark.parametrize("kind", [dict, GenerationConfig, transformers.GenerationConfig])
 def test_configurations_of_any_kind(kind):
-    assert settled({"top_k": 9}, kind(do_sample=True, top_p=0.3)).to_dict().items() >= {
+    assert merged({"top_k": 9}, kind(do_sample=True, top_p=0.3)).to_dict().items() >= {
         ("top_k", 9),
         ("do_sample", True),
         ("top_p", 0.3),
@@ -274,7 +275,7 @@ def test_configurations_of_any_kind(kind):
 
 def test_something_else_is_no_configuration():
     with pytest.raises(ConfigError, match=r"^generation_config: expected a GenerationConfig, got int$"):
-        settled({}, 3)
+        merged({}, 3)
 
 
 # ---- refused settings
@@ -292,10 +293,10 @@ OF_SPEECH = {
 
 def test_every_setting_of_transformers_has_its_place():
     theirs = {name for name in vars(transformers.GenerationConfig()) if not name.startswith("_")}
-    places = [IMPLEMENTED, set(NOT_IMPLEMENTED), WITHOUT_EFFECT]
+    known = [IMPLEMENTED, set(NOT_IMPLEMENTED), WITHOUT_EFFECT]
     ours = {"frequency_penalty", "presence_penalty", "logit_bias", "forced_decoder_ids"} | OF_SPEECH
-    assert set.union(*places) == theirs | ours
-    assert sum(map(len, places)) == len(theirs | ours)
+    assert set.union(*known) == theirs | ours
+    assert sum(map(len, known)) == len(theirs | ours)
 
 
 @pytest.mark.parametrize("name", NOT_IMPLEMENTED)
@@ -307,13 +308,13 @@ def test_what_is_not_implemented_is_refused_wherever_it_is_set(name):
     assert complaint(**{name: "anything"}) == expected
     assert complaint({name: "anything"}) == expected
     assert complaint({}, {name: "anything"}) == expected
-    settled({name: "anything"}, **{name: harmless})
+    merged({name: "anything"}, **{name: harmless})
 
 
 def test_the_defaults_of_transformers_are_accepted():
     defaults = transformers.GenerationConfig._get_default_generation_params()
-    settled(defaults)
-    settled({}, **{name: value for name, value in defaults.items() if name != "max_length"})
+    merged(defaults)
+    merged({}, **{name: value for name, value in defaults.items() if name != "max_length"})
 
 
 @pytest.mark.parametrize(
@@ -376,7 +377,7 @@ def test_the_defaults_of_transformers_are_accepted():
         ),
         (
             {"num_return_sequences": 3},
-            "num_return_sequences=3 would be the same answer; add do_sample=True or num_beams",
+            "num_return_sequences=3 would be the same completion; add do_sample=True or num_beams",
         ),
         ({"length_penalty": 2.0}, "length_penalty=2.0 has no effect without beams; add num_beams=2 or more"),
         ({"early_stopping": True}, "early_stopping=True has no effect without beams; add num_beams=2 or more"),
@@ -441,7 +442,7 @@ KINDS = {
     ),
     'True, False or "never"': (("early_stopping",), [0, 1, "always", "True", ["never"]]),
     "None or a string": (("task",), [1, ["translate"]]),
-    "None or a text or a list of texts, none of them empty": (
+    "None or a string or a list of strings, none of them empty": (
         ("stop_strings", "language"),
         ["", [], [""], 1, [1, "a"], [["a"], ["b", "c"]]],
     ),
@@ -457,8 +458,8 @@ KINDS = {
         ("logit_bias",),
         [1, [(1, 2.0)], {-1: 2.0}, {1.5: 2.0}, {"a": 2.0}, {"-1": 2.0}, {1: "2"}, {1: float("nan")}, {"9" * 99: 2.0}],
     ),
-    "a dict from texts to token ids": (("lang_to_id", "task_to_id"), [1, ["en"], {"<|en|>": -1}, {1: 1}]),
-    "None or a list of pairs of a place and a token id": (
+    "a dict from strings to token ids": (("lang_to_id", "task_to_id"), [1, ["en"], {"<|en|>": -1}, {1: 1}]),
+    "None or a list of pairs of a position and a token id": (
         ("forced_decoder_ids",),
         [1, [1], [[1]], [[1, 2, 3]], [[None, 1]], [[1, -2]], {1: 2}],
     ),
@@ -484,7 +485,7 @@ def test_a_value_of_another_kind_is_refused_wherever_it_is_set(name, expected, w
         layers = {"model": {}, "config": {}, "call": NEEDS.get(name, {})}
         layers[where] = layers[where] | {name: value}
         assert complaint(layers["model"], layers["config"], **layers["call"]) == (
-            f"generate() cannot use these settings:\n  - {name}={shown(value)}: expected {expected}"
+            f"generate() cannot use these settings:\n  - {name}={brief(value)}: expected {expected}"
         )
 
 
@@ -527,7 +528,7 @@ def test_arrays_in_the_place_of_numbers_are_refused(value):
     ids=str,
 )
 def test_right_values_are_taken_as_they_are(given):
-    assert repr(settled(**given).to_dict()) == repr(given)
+    assert repr(merged(**given).to_dict()) == repr(given)
 
 
 def test_everything_wrong_is_said_at_once():

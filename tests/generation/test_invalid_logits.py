@@ -62,11 +62,11 @@ STRATEGIES = {
     "sampled": {"do_sample": True, "num_return_sequences": 2},
     "beams": {"num_beams": 3},
     "sampled beams": {"num_beams": 3, "do_sample": True, "num_return_sequences": 2},
-    "looked up": {"prompt_lookup_num_tokens": 3},
+    "prompt lookup": {"prompt_lookup_num_tokens": 3},
     "streamed": {"streamer": Streamer()},
     "timed": {"max_time": 100.0},
 }
-ONE_ROW = ("looked up", "guessed")
+ONE_ROW = ("prompt lookup",)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -78,9 +78,9 @@ def test_weights_of_nan_end_every_strategy(model, strategy):
     assert found == message(1, list(range(rows)))
 
 
-def test_weights_of_nan_end_guessing_and_streams(model):
-    guessing = {"assistant_model": model, "assistant_params": model.params}
-    assert refusal(lambda: model.generate(PROMPT[:1], params=spoilt(model), **guessing, **LIMITS)) == message(1, [0])
+def test_weights_of_nan_end_drafting_and_streams(model):
+    drafting = {"assistant_model": model, "assistant_params": model.params}
+    assert refusal(lambda: model.generate(PROMPT[:1], params=spoilt(model), **drafting, **LIMITS)) == message(1, [0])
     assert refusal(lambda: list(model.stream(PROMPT, params=spoilt(model), **LIMITS))) == message(1, [0, 1])
 
 
@@ -104,9 +104,9 @@ def test_the_row_and_the_token_are_named(model):
     assert refusal(lambda: model.generate(PROMPT, params=params, **LIMITS)) == message(step + 2, [1])
     blocks = model.stream(PROMPT, params=params, **LIMITS)
     assert refusal(lambda: list(blocks)) == message(step + 2, [1])
-    for guessing in ({"prompt_lookup_num_tokens": 3}, {"assistant_model": model}):
-        found = refusal(lambda given=guessing: model.generate(PROMPT[1:], params=params, **given, **LIMITS))
-        assert found in (message(step + 1, [0]), message(step + 2, [0]))  # guesses are read before they are needed
+    for drafting in ({"prompt_lookup_num_tokens": 3}, {"assistant_model": model}):
+        found = refusal(lambda given=drafting: model.generate(PROMPT[1:], params=params, **given, **LIMITS))
+        assert found in (message(step + 1, [0]), message(step + 2, [0]))  # draft tokens are read before they are needed
     # A row that has ended reads padding, whatever that is.
     ends = {"eos_token_id": int(free[1, step]), "pad_token_id": int(free[1, step]), "max_new_tokens": 8}
     found = np.asarray(model.generate(PROMPT, params=params, **ends).sequences)[:, 3:]
@@ -119,15 +119,15 @@ def test_embeddings_of_nan(model):
     assert refusal(lambda: model.generate(inputs_embeds=embeds, **LIMITS)) == message(1, [0])
 
 
-@pytest.mark.parametrize("strategy", ["greedy", "sampled", "beams", "looked up"])
+@pytest.mark.parametrize("strategy", ["greedy", "sampled", "beams", "prompt lookup"])
 def test_invalid_values_can_be_removed(model, strategy):
     settings = STRATEGIES[strategy] | {"remove_invalid_values": True}
     prompt = PROMPT[:1] if strategy in ONE_ROW else PROMPT
     assert model.generate(prompt, params=spoilt(model), **settings, **LIMITS).sequences.shape[1] == 11
 
 
-def test_values_of_guesses_are_checked_by_the_model(model):
-    """NaN of the smaller model only make its guesses useless."""
+def test_values_of_draft_tokens_are_checked_by_the_model(model):
+    """NaN of the smaller model only make its draft tokens useless."""
     expected = model.generate(PROMPT[:1], **LIMITS).sequences
-    guessing = {"assistant_model": model, "assistant_params": spoilt(model)}
-    np.testing.assert_array_equal(model.generate(PROMPT[:1], **guessing, **LIMITS).sequences, expected)
+    drafting = {"assistant_model": model, "assistant_params": spoilt(model)}
+    np.testing.assert_array_equal(model.generate(PROMPT[:1], **drafting, **LIMITS).sequences, expected)

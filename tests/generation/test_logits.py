@@ -18,18 +18,8 @@ from hypothesis import strategies as st
 from transformers.generation import logits_process
 
 from flaxmodels.generation.config import GenerationConfig
-from flaxmodels.generation.logits import (
-    ANY_TOKEN,
-    NO_TOKEN,
-    PROCESSORS,
-    WARPERS,
-    History,
-    process,
-    temperature,
-    top_k,
-    top_p,
-)
-from flaxmodels.generation.processing import processing
+from flaxmodels.generation.logits import ANY_TOKEN, NO_TOKEN, History, temperature, top_k, top_p
+from flaxmodels.generation.processing import PROCESSORS, WARPERS, process, processor_values
 
 THEIR_WARPERS = {
     "temperature": logits_process.TemperatureLogitsWarper,
@@ -123,15 +113,15 @@ def test_the_two_zeros_tie():
     assert np.isfinite(top_k(scores, 1)).sum() == 3
 
 
-# ---- texts
+# ---- sequences
 
-VOCAB, ROWS, ROOM, STOP = 50, 4, 45, 31
+VOCAB, ROWS, CACHE_LEN, STOP = 50, 4, 45, 31
 LETTERS = 3
-"""So few tokens come in texts that runs of them come again."""
+"""So few tokens come in sequences that runs of them come again."""
 
 
-class Text(NamedTuple):
-    """A text as ours and as theirs are given it."""
+class Sample(NamedTuple):
+    """Sequences as ours and as theirs are given it."""
 
     history: History
     tokens: torch.Tensor
@@ -139,15 +129,15 @@ class Text(NamedTuple):
     start: int
 
     @classmethod
-    def draw(cls, length: int, seed: int, letters: Sequence[int] | None = None) -> Text:
-        """A random one, with random tokens in the room behind its `length`."""
+    def random(cls, length: int, seed: int, letters: Sequence[int] | None = None) -> Sample:
+        """A random one, with random tokens after its `length`."""
         rng = np.random.default_rng([seed, length])
-        letters = rng.choice(VOCAB, LETTERS, replace=False) if letters is None else letters
-        tokens, source = (rng.choice(letters, (ROWS, count)).astype(np.int32) for count in (ROOM, 12))
+        letters = rng.choice(VOCAB, LETTERS, replace=False).tolist() if letters is None else letters
+        tokens, source = (rng.choice(list(letters), (ROWS, count)).astype(np.int32) for count in (CACHE_LEN, 12))
         start = (length + 1) // 2
         history = History(tokens, np.int32(length), np.int32(start), np.int32(STOP), source)
         theirs = [torch.tensor(array, dtype=torch.long) for array in (tokens[:, :length], source)]
-        return cls(history, *theirs, start)
+        return cls(history, *theirs, start=start)
 
 
 LENGTHS = (1, 2, 3, 5, 12, 30, 40)
@@ -168,20 +158,20 @@ def array(*tokens: int) -> np.ndarray:
     return np.array(tokens, np.int32)
 
 
-def some_sequences(text: Text) -> dict[tuple[int, ...], float]:
+def some_sequences(sample: Sample) -> dict[tuple[int, ...], float]:
     """Of one to four tokens, and biases. In some rows all but the last token have just come."""
-    a, b, *_ = np.unique(text.history.tokens).tolist()
-    just_come = [(*row[-count:], a) for row, count in zip(text.tokens.tolist(), (1, 2, 3, 3), strict=True)]
-    words = dict.fromkeys([(a,), (7,), (a, b), (b, b, a), (b, a, a, 9), *just_come])
-    return {word: float(number) - 3.5 for number, word in enumerate(words)}
+    a, b, *_ = np.unique(sample.history.tokens).tolist()
+    just_come = [(*row[-count:], a) for row, count in zip(sample.tokens.tolist(), (1, 2, 3, 3), strict=True)]
+    sequences = dict.fromkeys([(a,), (7,), (a, b), (b, b, a), (b, a, a, 9), *just_come])
+    return {ids: float(number) - 3.5 for number, ids in enumerate(sequences)}
 
 
 class Case(NamedTuple):
-    """Of a text, what ours is given and the processor of theirs."""
+    """Of a sample, what ours is given and the processor of theirs."""
 
     name: str
-    ours: Callable[[Text], Any]
-    theirs: Callable[[Text], logits_process.LogitsProcessor]
+    ours: Callable[[Sample], Any]
+    theirs: Callable[[Sample], logits_process.LogitsProcessor]
 
 
 def of_numbers(name: str, kind: type, values, theirs) -> list[Case]:
@@ -191,13 +181,13 @@ def of_numbers(name: str, kind: type, values, theirs) -> list[Case]:
 CASES = [
     Case(
         "sequence_bias",
-        lambda text: (on_the_left(some_sequences(text)), np.array([*some_sequences(text).values()], np.float32)),
-        lambda text: logits_process.SequenceBiasLogitsProcessor(some_sequences(text)),
+        lambda sample: (on_the_left(some_sequences(sample)), np.array([*some_sequences(sample).values()], np.float32)),
+        lambda sample: logits_process.SequenceBiasLogitsProcessor(some_sequences(sample)),
     ),
     Case(
         "bad_words_ids",
-        lambda text: on_the_left(some_sequences(text)),
-        lambda text: logits_process.NoBadWordsLogitsProcessor(list(map(list, some_sequences(text)))),
+        lambda sample: on_the_left(some_sequences(sample)),
+        lambda sample: logits_process.NoBadWordsLogitsProcessor(list(map(list, some_sequences(sample)))),
     ),
     *of_numbers(
         "repetition_penalty",
@@ -209,7 +199,7 @@ CASES = [
         "encoder_repetition_penalty",
         np.float32,
         (0.4, 1.7),
-        lambda text, value: logits_process.EncoderRepetitionPenaltyLogitsProcessor(value, text.source),
+        lambda sample, value: logits_process.EncoderRepetitionPenaltyLogitsProcessor(value, sample.source),
     ),
     *of_numbers(
         "no_repeat_ngram_size",
@@ -221,7 +211,7 @@ CASES = [
         "encoder_no_repeat_ngram_size",
         np.int32,
         (1, 2, 3, 4),
-        lambda text, value: logits_process.EncoderNoRepeatNGramLogitsProcessor(value, text.source),
+        lambda sample, value: logits_process.EncoderNoRepeatNGramLogitsProcessor(value, sample.source),
     ),
     *[
         Case(
@@ -231,12 +221,12 @@ CASES = [
         )
         for name, theirs in {
             "min_length": lambda _, least, ends: logits_process.MinLengthLogitsProcessor(least, ends),
-            "min_new_tokens": lambda text, least, ends: logits_process.MinNewTokensLengthLogitsProcessor(
-                text.start, least, ends
+            "min_new_tokens": lambda sample, least, ends: logits_process.MinNewTokensLengthLogitsProcessor(
+                sample.start, least, ends
             ),
         }.items()
         for least, ends in ((1, [0]), (3, [0, 49, 7]), (6, [8, 8]), (20, [11]))
-        if (name, least) != ("min_length", 1)  # no text is that short
+        if (name, least) != ("min_length", 1)  # no sequence is that short
     ],
     *of_numbers(
         "forced_bos_token_id", np.int32, (0, 49), lambda _, value: logits_process.ForcedBOSTokenLogitsProcessor(value)
@@ -253,8 +243,8 @@ CASES = [
         Case(
             "exponential_decay_length_penalty",
             lambda _, start=start, factor=factor, ends=ends: (np.int32(start), np.float32(factor), array(*ends)),
-            lambda text, start=start, factor=factor, ends=ends: logits_process.ExponentialDecayLengthPenalty(
-                (start, factor), ends, text.start
+            lambda sample, start=start, factor=factor, ends=ends: logits_process.ExponentialDecayLengthPenalty(
+                (start, factor), ends, sample.start
             ),
         )
         for start, factor, ends in ((0, 1.5, [3]), (2, 1.01, [0, 49]), (4, 0.7, [8, 8]))
@@ -267,20 +257,20 @@ CASES = [
     *[
         Case(
             "begin_suppress_tokens",
-            lambda _, place=place: (np.int32(place), array(0, 7, 49)),
-            lambda text, place=place: logits_process.SuppressTokensAtBeginLogitsProcessor(
-                [0, 7, 49], text.start + place
+            lambda _, index=index: (np.int32(index), array(0, 7, 49)),
+            lambda sample, index=index: logits_process.SuppressTokensAtBeginLogitsProcessor(
+                [0, 7, 49], sample.start + index
             ),
         )
-        for place in (0, 1, 6)
+        for index in (0, 1, 6)
     ],
     *[
         Case(
             "return_timestamps",
             lambda _, index=index: (np.int32(24), np.int32(20), np.int32(VOCAB if index is None else 25 + index)),
-            lambda text, index=index: logits_process.WhisperTimeStampLogitsProcessor(
+            lambda sample, index=index: logits_process.WhisperTimeStampLogitsProcessor(
                 SimpleNamespace(no_timestamps_token_id=24, eos_token_id=20, max_initial_timestamp_index=index),
-                text.start,
+                sample.start,
             ),
         )
         for index in (None, 0, 7)
@@ -292,45 +282,45 @@ CASES = [
 def test_a_processor_of_texts_equals_its_counterpart(case):
     changed = 0
     for seed, length in itertools.product(range(3), LENGTHS):
-        scores, text = random_scores((ROWS, VOCAB), seed), Text.draw(length, seed)
-        expected = case.theirs(text)(text.tokens, torch.tensor(scores)).numpy()
-        found = compiled(case.name)(scores, case.ours(text), text.history)
+        scores, sample = random_scores((ROWS, VOCAB), seed), Sample.random(length, seed)
+        expected = case.theirs(sample)(sample.tokens, torch.tensor(scores)).numpy()
+        found = compiled(case.name)(scores, case.ours(sample), sample.history)
         np.testing.assert_allclose(found, expected, rtol=5e-7, atol=1e-6)
         changed += (expected != scores).any()
-    assert changed, "the texts must be such that something changes"
+    assert changed, "the samples must be such that something changes"
 
 
 def test_invalid_values_are_replaced_as_theirs_are():
     scores = random_scores((ROWS, VOCAB))
     scores[0, :3] = np.nan, np.inf, -np.inf
     scores[2] = np.nan
-    text = Text.draw(5, 0)
-    expected = logits_process.InfNanRemoveLogitsProcessor()(text.tokens, torch.tensor(scores)).numpy()
+    sample = Sample.random(5, 0)
+    expected = logits_process.InfNanRemoveLogitsProcessor()(sample.tokens, torch.tensor(scores)).numpy()
     assert np.isfinite(expected).all()
-    np.testing.assert_array_equal(compiled("remove_invalid_values")(scores, np.bool_(True), text.history), expected)
+    np.testing.assert_array_equal(compiled("remove_invalid_values")(scores, np.bool_(True), sample.history), expected)
 
 
 @pytest.mark.parametrize("name", ["no_repeat_ngram_size", "encoder_no_repeat_ngram_size"])
 @pytest.mark.parametrize("length", LENGTHS)
 def test_runs_of_no_tokens_may_repeat(name, length):
     scores = random_scores((ROWS, VOCAB))
-    np.testing.assert_array_equal(compiled(name)(scores, np.int32(0), Text.draw(length, 0).history), scores)
+    np.testing.assert_array_equal(compiled(name)(scores, np.int32(0), Sample.random(length, 0).history), scores)
 
 
 @pytest.mark.parametrize("name", ["no_repeat_ngram_size", "encoder_no_repeat_ngram_size"])
 def test_a_text_shorter_than_the_run_forbids_nothing(name):
     scores = random_scores((ROWS, VOCAB))
     for size in range(4, 60, 9):
-        history = Text.draw(size - 2, 0).history
+        history = Sample.random(size - 2, 0).history
         np.testing.assert_array_equal(compiled(name)(scores, np.int32(size), history), scores)
 
 
 def test_impossible_scores_stay_so_however_likely_the_end_becomes():
-    """Whether a token that may not come ends the answer or not, and even where the factor overflows."""
+    """Whether a token that may not come ends the completion or not, and even where the factor overflows."""
     scores = np.full((ROWS, VOCAB), -np.inf, np.float32)
     scores[:, 3] = 2.0
     value = (np.int32(0), np.float32(1e30), array(3, 4, NO_TOKEN))
-    found = compiled("exponential_decay_length_penalty")(scores, value, Text.draw(12, 0).history)
+    found = compiled("exponential_decay_length_penalty")(scores, value, Sample.random(12, 0).history)
     np.testing.assert_array_equal(found, np.where(np.arange(VOCAB) == 3, np.inf, scores))
 
 
@@ -341,17 +331,17 @@ def test_impossible_scores_stay_so_however_likely_the_end_becomes():
 @pytest.mark.parametrize("penalty", [-0.5, 0.0, 1.3])
 def test_penalties_of_the_answer_equal_a_loop(penalty, seed):
     scores = random_scores((ROWS, VOCAB), seed)
-    for text in (Text.draw(length, seed) for length in LENGTHS):
+    for sample in (Sample.random(length, seed) for length in LENGTHS):
         frequency, presence = scores.copy(), scores.copy()
-        for row, tokens in enumerate(text.tokens[:, text.start :].tolist()):
+        for row, tokens in enumerate(sample.tokens[:, sample.start :].tolist()):
             for token in tokens:
                 frequency[row, token] -= penalty
             for token in set(tokens):
                 presence[row, token] -= penalty
         value = np.float32(penalty)
-        found = compiled("frequency_penalty")(scores, value, text.history)
+        found = compiled("frequency_penalty")(scores, value, sample.history)
         np.testing.assert_allclose(found, frequency, rtol=1e-5, atol=1e-5)
-        found = compiled("presence_penalty")(scores, value, text.history)
+        found = compiled("presence_penalty")(scores, value, sample.history)
         np.testing.assert_allclose(found, presence, rtol=1e-6, atol=1e-6)
 
 
@@ -361,7 +351,7 @@ def test_biases_of_tokens_equal_a_loop():
     for token, bias in biases.items():
         expected[:, token] += np.float32(bias)
     value = (array(*biases, NO_TOKEN), np.array([*biases.values(), 99.0], np.float32))
-    np.testing.assert_array_equal(compiled("logit_bias")(scores, value, Text.draw(5, 0).history), expected)
+    np.testing.assert_array_equal(compiled("logit_bias")(scores, value, Sample.random(5, 0).history), expected)
 
 
 def test_forced_tokens_equal_a_loop():
@@ -372,11 +362,12 @@ def test_forced_tokens_equal_a_loop():
         if length in forced:
             expected = np.full_like(scores, -np.inf)
             expected[:, forced[length]] = 0.0
-        found = compiled("forced_decoder_ids")(scores, value, Text.draw(5, 0).history._replace(length=np.int32(length)))
+        history = Sample.random(5, 0).history._replace(length=np.int32(length))
+        found = compiled("forced_decoder_ids")(scores, value, history)
         np.testing.assert_array_equal(found, expected)
 
 
-# ---- what is no part of a text
+# ---- what is no part of a sequence
 
 VALUES = {
     "sequence_bias": (on_the_left([[1], [2, 3], [1, 2, 3, 0]]), np.array([1.0, -2.0, 5.0], np.float32)),
@@ -399,7 +390,7 @@ VALUES = {
     "return_timestamps": (np.int32(1), np.int32(1), np.int32(3)),
     "logit_bias": (array(1, 2), np.array([1.0, 2.0], np.float32)),
 }
-"""One of each, for texts of the tokens 0 to 3."""
+"""One of each, for sequences of the tokens 0 to 3."""
 
 
 def test_there_is_a_value_for_each_processor():
@@ -422,24 +413,24 @@ def test_the_room_behind_a_text_has_no_effect(name, seed, length):
     np.testing.assert_array_equal(*found)
 
 
-PLACED = ("min_length", "forced_bos_token_id", "forced_decoder_ids")
+ABSOLUTE = ("min_length", "forced_bos_token_id", "forced_decoder_ids")
 """These count from where the row begins, padding included."""
 
 
-@pytest.mark.parametrize("name", [name for name in VALUES if name not in PLACED])
+@pytest.mark.parametrize("name", [name for name in VALUES if name not in ABSOLUTE])
 @given(seed=st.integers(0, 2**32 - 1), length=st.integers(1, 8))
 @settings(max_examples=20, deadline=None)
 def test_padding_has_no_effect(name, seed, length):
-    """Nor has padding behind the encoder's input."""
+    """Nor has padding after the encoder's input."""
     rng = np.random.default_rng(seed)
     scores = rng.normal(0, 3, (ROWS, VOCAB)).astype(np.float32)
     tokens, source = (rng.integers(0, 4, (ROWS, count), np.int32) for count in (length, 6))
 
     def found(left: int, right: int) -> jax.Array:
         padded = np.pad(tokens, ((0, 0), (left, 12 - length - left)), constant_values=NO_TOKEN)
-        behind = np.pad(source, ((0, 0), (0, right)), constant_values=NO_TOKEN)
+        padded_source = np.pad(source, ((0, 0), (0, right)), constant_values=NO_TOKEN)
         numbers = (np.int32(number + left) for number in (length, 1, 8))
-        return compiled(name)(scores, VALUES[name], History(padded, *numbers, behind))
+        return compiled(name)(scores, VALUES[name], History(padded, *numbers, source=padded_source))
 
     expected = found(0, 0)
     for left, right in ((1, 0), (4, 0), (0, 3), (3, 3)):
@@ -505,30 +496,30 @@ def random_settings(rng: np.random.Generator) -> dict[str, Any]:
 ENDS = [4, 9]
 
 
-def their_list(given: dict[str, Any], text: Text, keep: int = 1) -> logits_process.LogitsProcessorList:
+def their_list(given: dict[str, Any], sample: Sample, keep: int = 1) -> logits_process.LogitsProcessorList:
     """In the order of `GenerationMixin._get_logits_processor`."""
     made = {
         "sequence_bias": logits_process.SequenceBiasLogitsProcessor,
         "encoder_repetition_penalty": lambda value: logits_process.EncoderRepetitionPenaltyLogitsProcessor(
-            value, text.source
+            value, sample.source
         ),
         "repetition_penalty": logits_process.RepetitionPenaltyLogitsProcessor,
         "no_repeat_ngram_size": logits_process.NoRepeatNGramLogitsProcessor,
         "encoder_no_repeat_ngram_size": lambda value: logits_process.EncoderNoRepeatNGramLogitsProcessor(
-            value, text.source
+            value, sample.source
         ),
         "bad_words_ids": lambda value: logits_process.NoBadWordsLogitsProcessor(value, ENDS),
         "min_length": lambda value: logits_process.MinLengthLogitsProcessor(value, ENDS),
-        "min_new_tokens": lambda value: logits_process.MinNewTokensLengthLogitsProcessor(text.start, value, ENDS),
+        "min_new_tokens": lambda value: logits_process.MinNewTokensLengthLogitsProcessor(sample.start, value, ENDS),
         "forced_bos_token_id": logits_process.ForcedBOSTokenLogitsProcessor,
         "forced_eos_token_id": lambda value: logits_process.ForcedEOSTokenLogitsProcessor(STOP, value),
         "remove_invalid_values": lambda _: logits_process.InfNanRemoveLogitsProcessor(),
         "exponential_decay_length_penalty": lambda value: logits_process.ExponentialDecayLengthPenalty(
-            value, ENDS, text.start
+            value, ENDS, sample.start
         ),
         "suppress_tokens": logits_process.SuppressTokensLogitsProcessor,
         "begin_suppress_tokens": lambda value: logits_process.SuppressTokensAtBeginLogitsProcessor(
-            value, text.start + (text.start == 1 and "forced_bos_token_id" in given)
+            value, sample.start + (sample.start == 1 and "forced_bos_token_id" in given)
         ),
         "temperature": logits_process.TemperatureLogitsWarper,
         **{
@@ -541,13 +532,13 @@ def their_list(given: dict[str, Any], text: Text, keep: int = 1) -> logits_proce
     return logits_process.LogitsProcessorList([make(given[name]) for name, make in made.items() if name in given])
 
 
-def assert_composed(given: dict[str, Any], text: Text, scores: np.ndarray, keep: int = 1) -> np.ndarray:
+def assert_composed(given: dict[str, Any], sample: Sample, scores: np.ndarray, keep: int = 1) -> np.ndarray:
     """`process` equals the list of transformers, whose scores are returned."""
-    values = processing(GenerationConfig(**given, eos_token_id=ENDS, do_sample=True), VOCAB, text.start, True)
+    values = processor_values(GenerationConfig(**given, eos_token_id=ENDS, do_sample=True), VOCAB, sample.start, True)
     values = {name: values[name] for name in reversed(values) if name in given}
     assert values.keys() == given.keys()
-    found = np.array(jax.jit(process)(scores, values, text.history, keep=keep))
-    expected = their_list(given, text, keep)(text.tokens, torch.tensor(scores)).numpy()
+    found = np.array(jax.jit(process)(scores, values, sample.history, keep=keep))
+    expected = their_list(given, sample, keep)(sample.tokens, torch.tensor(scores)).numpy()
     np.testing.assert_allclose(found, expected, rtol=2e-6, atol=2e-6)
     return expected
 
@@ -558,7 +549,7 @@ def test_ten_combinations_equal_a_list_in_the_order_of_transformers(seed):
     given = random_settings(rng)
     scores = random_scores((ROWS, VOCAB), seed)
     for length in (1, 2, 12):
-        assert (assert_composed(given, Text.draw(length, seed), scores, keep=1 + seed % 3) != scores).any()
+        assert (assert_composed(given, Sample.random(length, seed), scores, keep=1 + seed % 3) != scores).any()
 
 
 BIASES = {"sequence_bias": [[[4], -6.0], [[5], 6.0]]}
@@ -601,15 +592,15 @@ BIASES = {"sequence_bias": [[[4], -6.0], [[5], 6.0]]}
 )
 def test_two_settings_apply_in_the_order_of_transformers(length, given):
     """Where their order matters: theirs the other way round gives other scores."""
-    turned = 0
+    changed = 0
     for seed in range(5):
-        text, scores = Text.draw(length, seed, letters=(4, 5, 6)), random_scores((ROWS, VOCAB), seed)
+        sample, scores = Sample.random(length, seed, letters=(4, 5, 6)), random_scores((ROWS, VOCAB), seed)
         scores[0, 4] = -np.inf
-        expected = assert_composed(given, text, scores)
-        processors = their_list(given, text)
-        other = type(processors)(reversed(processors))(text.tokens, torch.tensor(scores)).numpy()
-        turned += (other != expected).any()
-    assert turned
+        expected = assert_composed(given, sample, scores)
+        processors = their_list(given, sample)
+        other = type(processors)(reversed(processors))(sample.tokens, torch.tensor(scores)).numpy()
+        changed += (other != expected).any()
+    assert changed
 
 
 def test_processors_of_the_user_come_before_the_warpers():
@@ -619,12 +610,12 @@ def test_processors_of_the_user_come_before_the_warpers():
         seen.append((tokens.shape, scores.dtype))
         return scores.at[:, 5].add(100.0)
 
-    scores, text = random_scores((ROWS, VOCAB)), Text.draw(5, 0)
+    scores, sample = random_scores((ROWS, VOCAB)), Sample.random(5, 0)
     values = {"suppress_tokens": array(5, 6), "top_k": np.int32(1), "logit_bias": (array(7), np.array([50.0], "f"))}
-    assert np.isfinite(process(scores, values, text.history, [raise_five])).nonzero()[1].tolist() == [7] * ROWS
+    assert np.isfinite(process(scores, values, sample.history, [raise_five])).nonzero()[1].tolist() == [7] * ROWS
     del values["suppress_tokens"]
-    assert np.isfinite(process(scores, values, text.history, [raise_five])).nonzero()[1].tolist() == [5] * ROWS
-    assert seen == [((ROWS, ROOM), jnp.float32)] * 2
+    assert np.isfinite(process(scores, values, sample.history, [raise_five])).nonzero()[1].tolist() == [5] * ROWS
+    assert seen == [((ROWS, CACHE_LEN), jnp.float32)] * 2
 
 
 def test_without_a_history_there_is_no_text():

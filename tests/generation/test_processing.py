@@ -12,8 +12,8 @@ import transformers
 from flaxmodels.errors import FlaxModelsError
 from flaxmodels.fields import fields_of
 from flaxmodels.generation.config import GenerationConfig
-from flaxmodels.generation.logits import ANY_TOKEN, NO_TOKEN, PROCESSORS, WARPERS, History, process
-from flaxmodels.generation.processing import processing
+from flaxmodels.generation.logits import ANY_TOKEN, NO_TOKEN, History
+from flaxmodels.generation.processing import PROCESSORS, WARPERS, process, processor_values
 
 VOCAB = 50
 ENDS = {"eos_token_id": [4, 9]}
@@ -21,7 +21,7 @@ SAMPLE = {"do_sample": True}
 
 
 def values_of(prompt_len: int = 3, has_source: bool = True, **settings: Any) -> dict[str, Any]:
-    return processing(GenerationConfig(**settings), VOCAB, prompt_len, has_source)
+    return processor_values(GenerationConfig(**settings), VOCAB, prompt_len, has_source)
 
 
 def ids(*tokens: int, width: int = 8) -> np.ndarray:
@@ -32,7 +32,7 @@ def numbers(*values: float, width: int = 8) -> np.ndarray:
     return np.array([*values, *[0.0] * (width - len(values))], np.float32)
 
 
-def words(*sequences: list[int], width: int = 8) -> np.ndarray:
+def padded_ids(*sequences: list[int], width: int = 8) -> np.ndarray:
     """`width` rows of `width` tokens; those of fillers end with no token."""
     rows = [*sequences, *[[NO_TOKEN]] * (width - len(sequences))]
     return np.array([[ANY_TOKEN] * (width - len(row)) + row for row in rows], np.int32)
@@ -49,15 +49,15 @@ def assert_equal(found: Any, expected: Any) -> None:
 # ---- which settings give which values
 
 GIVEN = [
-    ({"sequence_bias": {(5,): 2, (6, 7): -1.5}}, (words([5], [6, 7]), numbers(2, -1.5))),
-    ({"sequence_bias": [[[5], 2], [[6, 7], -1.5]]}, (words([5], [6, 7]), numbers(2, -1.5))),
+    ({"sequence_bias": {(5,): 2, (6, 7): -1.5}}, (padded_ids([5], [6, 7]), numbers(2, -1.5))),
+    ({"sequence_bias": [[[5], 2], [[6, 7], -1.5]]}, (padded_ids([5], [6, 7]), numbers(2, -1.5))),
     ({"encoder_repetition_penalty": 1.5}, np.float32(1.5)),
     ({"repetition_penalty": 2}, np.float32(2)),
     ({"frequency_penalty": -0.5}, np.float32(-0.5)),
     ({"presence_penalty": 0.5}, np.float32(0.5)),
     ({"no_repeat_ngram_size": 3}, np.int32(3)),
     ({"encoder_no_repeat_ngram_size": 1}, np.int32(1)),
-    ({"bad_words_ids": [[5], [6, 7, 8], (0,)]}, words([5], [6, 7, 8], [0])),
+    ({"bad_words_ids": [[5], [6, 7, 8], (0,)]}, padded_ids([5], [6, 7, 8], [0])),
     ({"min_length": 7} | ENDS, (np.int32(7), ids(4, 9))),
     ({"min_new_tokens": 7, "eos_token_id": 0}, (np.int32(7), ids(0))),
     ({"forced_bos_token_id": 0}, np.int32(0)),
@@ -190,16 +190,16 @@ def test_without_a_token_that_ends_answers_its_processors_have_no_work():
     assert values_of(**given, eos_token_id=0).keys() == given.keys()
 
 
-def test_a_token_that_ends_answers_is_no_bad_word():
-    """A longer word that ends with it is."""
+def test_a_token_that_ends_completions_is_no_bad_word():
+    """A longer sequence that ends with it is."""
     found = values_of(bad_words_ids=[[4], [5], [8, 9], (9,)], **ENDS)
-    assert_equal(found, {"bad_words_ids": words([5], [8, 9])})
+    assert_equal(found, {"bad_words_ids": padded_ids([5], [8, 9])})
 
 
-@pytest.mark.parametrize(("prompt_len", "forced", "place"), [(1, None, 0), (1, 0, 1), (2, 0, 0), (2, None, 0)], ids=str)
-def test_tokens_are_suppressed_behind_a_forced_first_one(prompt_len, forced, place):
+@pytest.mark.parametrize(("prompt_len", "forced", "index"), [(1, None, 0), (1, 0, 1), (2, 0, 0), (2, None, 0)], ids=str)
+def test_tokens_are_suppressed_after_a_forced_first_one(prompt_len, forced, index):
     found = values_of(prompt_len, begin_suppress_tokens=[5], forced_bos_token_id=forced)
-    assert found["begin_suppress_tokens"][0] == place
+    assert found["begin_suppress_tokens"][0] == index
 
 
 def test_of_one_sequence_that_is_there_twice_the_last_bias_counts():
@@ -275,7 +275,7 @@ def test_every_list_is_filled():
 def test_lists_of_different_lengths_compile_once(name):
     """Up to the width that they are filled to; then once more."""
     make, others = LISTS[name]
-    program = jax.jit(lambda *args: process(*args))  # of its own, as `jax.jit` counts for each function
+    program: Any = jax.jit(lambda *args: process(*args))  # of its own, as `jax.jit` counts for each function
     history = History(np.zeros((2, 20), np.int32), np.int32(3), np.int32(3), np.int32(8))
     scores = np.random.default_rng(0).normal(size=(2, VOCAB)).astype(np.float32)
     for count in (1, 2, 7, 8):
@@ -286,7 +286,7 @@ def test_lists_of_different_lengths_compile_once(name):
 
 
 def after(start: int = 3, **settings: Any) -> np.ndarray:
-    """Scores, 1 before, behind a text of three tokens 30, of which the answer begins at `start` and has four in all."""
+    """Scores, 1 before, after a sequence of three tokens 30, whose completion begins at `start`; it has four in all."""
     history = History(np.full((1, 20), 30, np.int32), np.int32(3), np.int32(start), np.int32(4))
     return np.asarray(process(np.ones((1, VOCAB), np.float32), values_of(**settings), history))[0]
 
@@ -294,7 +294,7 @@ def after(start: int = 3, **settings: Any) -> np.ndarray:
 @pytest.mark.parametrize("count", [1, 5, 8, 9])
 def test_what_lists_are_filled_with_changes_nothing(count):
     tokens = list(range(10, 10 + count))
-    fits = tokens[:4]  # a text of three tokens has no place for what comes before the others
+    fits = tokens[:4]  # three tokens are too few before the others
     found = {
         "suppress_tokens": after(suppress_tokens=tokens),
         "begin_suppress_tokens": after(begin_suppress_tokens=tokens),

@@ -9,11 +9,11 @@ import pytest
 import torch
 from generation.pairs import GENERATIVE, LLAMA, make_pair, prompts, torch_sequences
 from generation.test_generate import chi_square
-from models.tiny_configs import CASES, HEADS
+from models.tiny_configs import CASES, HEADS, some_cases
 
-from flaxmodels.generation import loop
+from flaxmodels.execution.structure import structure_of
+from flaxmodels.generation import generate, prepare
 from flaxmodels.models.llama import LlamaForCausalLM
-from flaxmodels.nn.functional import functional
 
 NEW = 9
 
@@ -28,7 +28,12 @@ def llama(llamas):
     return llamas[0]
 
 
-@pytest.fixture(scope="module", params=[case for case in GENERATIVE if case in HEADS], ids=str)
+KINDS = ("Llama", "Mistral", "Gemma2", "GPT2", "Bloom", "GptOss", "Bart", "Whisper")
+"""One architecture with each kind of cache and of positions."""
+BEAMS = [case for case in GENERATIVE if case.name in {f"{kind}ForCausalLM" for kind in KINDS} | {"GPT2LMHeadModel"}]
+
+
+@pytest.fixture(scope="module", params=some_cases(BEAMS, exhaustive=[case for case in GENERATIVE if case in HEADS]))
 def pair(request, tmp_path_factory):
     return make_pair(request.param, tmp_path_factory.mktemp("torch"))
 
@@ -82,21 +87,21 @@ def test_several_answers_of_a_search_come_with_scores(llamas):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
-def test_beam_sampling_draws_without_replacement(llama):
+def test_beam_sampling_samples_without_replacement(llama):
     """With one step, the beams of a row are the first two of a sample, the likelier one first."""
     prompt = np.repeat(prompts(llama, rows=1)["input_ids"], 400, 0)
     settings = {"num_beams": 2, "num_return_sequences": 2, "max_new_tokens": 1, "do_sample": True, "top_k": 0}
-    drawn = np.asarray(llama.generate(prompt, seed=3, **settings).sequences[:, -1]).reshape(400, 2)
-    assert (drawn[:, 0] != drawn[:, 1]).all()
+    sampled = np.asarray(llama.generate(prompt, seed=3, **settings).sequences[:, -1]).reshape(400, 2)
+    assert (sampled[:, 0] != sampled[:, 1]).all()
     logits = np.asarray(llama(prompt[:1]).logits[0, -1], np.float64)
     likely = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
     best = np.array([_chance_to_be_best(likely, token) for token in range(len(likely))])
-    counts = np.bincount(drawn[:, 0], minlength=len(likely))
+    counts = np.bincount(sampled[:, 0], minlength=len(likely))
     assert chi_square(counts, 400 * best) > 1e-3
 
 
 def _chance_to_be_best(likely: np.ndarray, token: int) -> float:
-    """That `token` is the likelier of two tokens drawn without replacement."""
+    """That `token` is the likelier of two tokens sampled without replacement."""
     others = (likely < likely[token]) | ((likely == likely[token]) & (np.arange(len(likely)) > token))
     p, q = likely[token], likely[others]
     return float((p * q / (1 - p) + q * p / (1 - q)).sum())
@@ -129,8 +134,20 @@ TOGETHER = [
 ]
 
 
-@pytest.mark.parametrize("settings", ALONE + TOGETHER, ids=str)
-@pytest.mark.parametrize("beams", [1, 3])
+def repeated(values):
+    """Parameters of exhaustive tests."""
+    return [pytest.param(*value, marks=pytest.mark.exhaustive) for value in values]
+
+
+@pytest.mark.parametrize(
+    ("settings", "beams"),
+    [
+        *((each, 1) for each in ALONE + TOGETHER),
+        *((each, 3) for each in TOGETHER + ALONE[-2:]),
+        *repeated((each, 3) for each in ALONE[:-2]),
+    ],
+    ids=str,
+)
 def test_processors_equal_torch(llamas, beams, settings):
     batch = plain(llamas[0])
     expected = assert_equal_to_torch(llamas, batch, num_beams=beams, max_new_tokens=NEW, **settings)
@@ -146,8 +163,8 @@ def test_a_forced_first_token_equals_torch(llamas):
     assert_equal_to_torch(llamas, batch, forced_bos_token_id=17, begin_suppress_tokens=[35, 26], max_new_tokens=4)
 
 
-def test_padding_is_no_part_of_a_text(llama):
-    """A row's answer is the same alone and behind padding, whatever looks at the text."""
+def test_padding_is_no_part_of_a_sequence(llama):
+    """A row's completion is the same alone and after padding, with processors of the whole sequence."""
     batch = prompts(llama)
     for settings in ({"no_repeat_ngram_size": 2}, {"repetition_penalty": 1.5}, {"presence_penalty": 2.0}):
         together = llama.generate(**batch, max_new_tokens=NEW, **settings).sequences
@@ -156,18 +173,18 @@ def test_padding_is_no_part_of_a_text(llama):
             np.testing.assert_array_equal(together[row, 7:], alone[0, mask.sum() :])
 
 
-def test_counts_of_the_answer_are_penalised(llama):
+def test_counts_of_the_completion_are_penalised(llama):
     """Frequency and presence, as step by step with the scores of the model."""
-    prompt, text = plain(llama, rows=1)["input_ids"], []
+    prompt, completion = plain(llama, rows=1)["input_ids"], []
     found = llama.generate(prompt, max_new_tokens=NEW, frequency_penalty=0.7, presence_penalty=0.4).sequences
     for _ in range(NEW):
-        scores = np.array(llama(np.append(prompt, [text], 1).astype(int)).logits[0, -1])
-        counts = np.bincount(np.array(text, int), minlength=len(scores))
-        text.append(int((scores - 0.7 * counts - 0.4 * (counts > 0)).argmax()))
-    assert found[0, 8:].tolist() == text
+        scores = np.array(llama(np.append(prompt, [completion], 1).astype(int)).logits[0, -1])
+        counts = np.bincount(np.array(completion, int), minlength=len(scores))
+        completion.append(int((scores - 0.7 * counts - 0.4 * (counts > 0)).argmax()))
+    assert found[0, 8:].tolist() == completion
 
 
-def test_biases_places_and_own_processors(llama):
+def test_biases_forced_tokens_and_own_processors(llama):
     prompt = plain(llama, rows=1)["input_ids"]
     found = llama.generate(
         prompt,
@@ -179,18 +196,18 @@ def test_biases_places_and_own_processors(llama):
     assert found.sequences[0, 8:].tolist() == [21, 13, 21, 2, 4, 21]
 
 
-# ---- several answers, seeds
+# ---- several completions, seeds
 
 
-def test_answers_of_one_prompt_differ_and_repeat_with_seeds(llama):
+def test_completions_of_one_prompt_differ_and_repeat_with_seeds(llama):
     batch = prompts(llama)
     settings = {"do_sample": True, "num_return_sequences": 3, "max_new_tokens": NEW, "top_k": 0}
-    drawn = np.asarray(llama.generate(**batch, seed=[1, 2, 3], **settings).sequences)
-    assert drawn.shape == (9, 7 + NEW)
-    assert len(np.unique(drawn[:3], axis=0)) == 3
-    np.testing.assert_array_equal(drawn[:, :7], np.repeat(batch["input_ids"], 3, 0))
+    sampled = np.asarray(llama.generate(**batch, seed=[1, 2, 3], **settings).sequences)
+    assert sampled.shape == (9, 7 + NEW)
+    assert len(np.unique(sampled[:3], axis=0)) == 3
+    np.testing.assert_array_equal(sampled[:, :7], np.repeat(batch["input_ids"], 3, 0))
     second = {name: value[1:2] for name, value in batch.items()}
-    np.testing.assert_array_equal(llama.generate(**second, seed=[2], **settings).sequences, drawn[3:6])
+    np.testing.assert_array_equal(llama.generate(**second, seed=[2], **settings).sequences, sampled[3:6])
 
 
 # ---- what else is returned
@@ -246,7 +263,7 @@ def test_embeddings_are_continued_as_their_ids(llamas):
 
 @pytest.fixture(scope="module")
 def draft(llama):
-    """A model that guesses right sometimes: the same, a little shaken."""
+    """A draft model that is right sometimes: the same, a little shaken."""
     keys = iter(jax.random.split(jax.random.key(0), 99))
     shaken = jax.tree.map(lambda leaf: leaf * (1 + 0.2 * jax.random.normal(next(keys), leaf.shape)), llama.params)
     other = LlamaForCausalLM(llama.config, _do_init=False)
@@ -254,15 +271,19 @@ def draft(llama):
     return other
 
 
+DRAFTING = [{}, {"repetition_penalty": 1.4, "no_repeat_ngram_size": 3}, {"eos_token_id": [12]}]
+
+
 @pytest.mark.parametrize(
-    "settings", [{}, {"repetition_penalty": 1.4, "no_repeat_ngram_size": 3}, {"eos_token_id": [12]}]
+    ("settings", "count"),
+    [*zip(DRAFTING, (5, 3, 1), strict=True), *repeated((each, count) for each in DRAFTING for count in (1, 3, 5))],
+    ids=str,
 )
-@pytest.mark.parametrize("guesses", [1, 3, 5])
-def test_guessed_tokens_change_nothing(llama, draft, guesses, settings):
+def test_draft_tokens_change_nothing(llama, draft, count, settings):
     prompt = plain(llama, rows=1)["input_ids"]
     alone = llama.generate(prompt, max_new_tokens=40, **settings).sequences
-    drafted = llama.generate(prompt, max_new_tokens=40, assistant_model=draft, num_assistant_tokens=guesses, **settings)
-    found = llama.generate(prompt, max_new_tokens=40, prompt_lookup_num_tokens=guesses, **settings)
+    drafted = llama.generate(prompt, max_new_tokens=40, assistant_model=draft, num_assistant_tokens=count, **settings)
+    found = llama.generate(prompt, max_new_tokens=40, prompt_lookup_num_tokens=count, **settings)
     np.testing.assert_array_equal(drafted.sequences, alone)
     np.testing.assert_array_equal(found.sequences, alone)
     new = alone.shape[1] - 8
@@ -276,32 +297,32 @@ def test_a_perfect_draft_needs_few_passes(llama):
     assert found.passes == 1 + -(-39 // 6)
 
 
-def test_a_text_that_repeats_itself_is_looked_up(llama):
-    """With an answer that is forced to go round in a circle, all guesses are right."""
+def test_a_sequence_that_repeats_itself_is_looked_up(llama):
+    """With a completion that is forced to repeat itself, all draft tokens are right."""
     circle = [5, 9, 12, 20]
-    places = [(8 + number, circle[number % 4]) for number in range(40)]
+    forced = [(8 + number, circle[number % 4]) for number in range(40)]
     prompt = np.array([circle * 2])
-    found = llama.generate(prompt, max_new_tokens=40, prompt_lookup_num_tokens=7, forced_decoder_ids=places)
+    found = llama.generate(prompt, max_new_tokens=40, prompt_lookup_num_tokens=7, forced_decoder_ids=forced)
     assert found.sequences[0].tolist() == circle * 12
     assert found.passes <= 8
 
 
 @pytest.mark.parametrize("way", ["draft", "lookup"])
-def test_guessed_samples_have_the_distribution_of_the_model(llama, draft, way):
-    """The second and third token, given those before, of 1500 calls in one program."""
+def test_drafted_samples_have_the_distribution_of_the_model(llama, draft, way):
+    """The second and third token, given those before, of 600 calls in one program."""
     prompt = plain(llama, rows=1)["input_ids"]
     how = {"assistant_model": draft, "num_assistant_tokens": 2} if way == "draft" else {"prompt_lookup_num_tokens": 2}
     settings = {"max_new_tokens": 3, "do_sample": True, "top_k": 3, "temperature": 2.0} | how
-    drawn = np.concatenate([llama.generate(prompt, seed=seed, **settings).sequences for seed in range(1500)])
+    sampled = np.concatenate([llama.generate(prompt, seed=seed, **settings).sequences for seed in range(600)])
     logits = np.asarray(llama.generate(prompt, max_new_tokens=1, output_logits=True).logits[0][0])
-    for place in (8, 9):
-        before, count = np.unique(drawn[:, :place], axis=0, return_counts=True)
+    for position in (8, 9):
+        before, count = np.unique(sampled[:, :position], axis=0, return_counts=True)
         common = before[count.argmax()]
         logits = np.array(llama(common[None]).logits[0, -1], np.float64) / 2.0
         logits[logits < np.sort(logits)[-3]] = -np.inf
         likely = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
-        same = (drawn[:, :place] == common).all(1)
-        counts = np.bincount(drawn[same, place], minlength=len(likely))
+        same = (sampled[:, :position] == common).all(1)
+        counts = np.bincount(sampled[same, position], minlength=len(likely))
         assert chi_square(counts, same.sum() * likely) > 1e-3
 
 
@@ -312,23 +333,23 @@ def test_a_second_turn_reads_only_what_is_new(llama, monkeypatch):
     first = llama.generate(plain(llama)["input_ids"], max_new_tokens=6, return_dict_in_generate=True)
     more = np.concatenate([first.sequences, plain(llama, seed=8)["input_ids"]], axis=1)
     programs = []
-    original = loop.compiled
-    monkeypatch.setattr(loop, "compiled", lambda *args, **kw: _recording(original(*args, **kw), programs))
+    original = prepare.compiled
+    monkeypatch.setattr(prepare, "compiled", lambda *args, **kw: _recording(original(*args, **kw), programs))
     found = llama.generate(more, max_new_tokens=NEW, past_key_values=first.past_key_values)
     assert int(programs[-1].cached) == 13
     np.testing.assert_array_equal(found.sequences, llama.generate(more, max_new_tokens=NEW).sequences)
 
 
-def _recording(function, requests):
-    def call(values, request, **kwargs):
-        requests.append(request)
-        return function(values, request, **kwargs)
+def _recording(function, calls):
+    def call(values, inputs, **kwargs):
+        calls.append(inputs)
+        return function(values, inputs, **kwargs)
 
     return call
 
 
 def test_a_cache_serves_texts_that_begin_alike(llama):
-    """Other texts too: what they have in common is kept. Several conversations may go on from one cache."""
+    """Other sequences too: what they have in common is kept. Several conversations may go on from one cache."""
     ids = plain(llama, length=100)["input_ids"]
     cache = llama.generate(ids, max_new_tokens=30, return_dict_in_generate=True).past_key_values
     for common in (100, 60, 1, 0):
@@ -397,20 +418,20 @@ class Letters:
         return "".join(chr(ord("a") + token) for token in ids)
 
 
-def test_an_answer_ends_at_a_text(llama):
+def test_a_completion_ends_at_a_stop_string(llama):
     batch = prompts(llama)
     free = np.asarray(llama.generate(**batch, max_new_tokens=30).sequences[:, 7:])
-    texts = [Letters().decode(free[0, 11:13], False), Letters().decode(free[1, 3:5], False)]
-    ends = [min(_end(Letters().decode(row, False), texts)) for row in free]
-    found = np.asarray(llama.generate(**batch, max_new_tokens=30, stop_strings=texts, tokenizer=Letters()).sequences)
+    strings = [Letters().decode(free[0, 11:13], False), Letters().decode(free[1, 3:5], False)]
+    ends = [min(_end(Letters().decode(row, False), strings)) for row in free]
+    found = np.asarray(llama.generate(**batch, max_new_tokens=30, stop_strings=strings, tokenizer=Letters()).sequences)
     assert found.shape[1] <= 7 + 30
-    for row, (answer, end) in enumerate(zip(found[:, 7:], ends, strict=True)):
-        np.testing.assert_array_equal(answer[:end], free[row, :end])
-        assert (answer[end:] == llama.config.pad_token_id).all()
+    for row, (completion, end) in enumerate(zip(found[:, 7:], ends, strict=True)):
+        np.testing.assert_array_equal(completion[:end], free[row, :end])
+        assert (completion[end:] == llama.config.pad_token_id).all()
 
 
-def _end(answer: str, texts: list[str]) -> list[int]:
-    return [answer.find(text) + len(text) for text in texts if text in answer] or [len(answer)]
+def _end(completion: str, strings: list[str]) -> list[int]:
+    return [completion.find(string) + len(string) for string in strings if string in completion] or [len(completion)]
 
 
 def test_time_runs_out(llama):
@@ -427,8 +448,8 @@ def test_a_stream_is_one_dispatch_and_one_synchronisation_a_block(llama, monkeyp
     gets, puts = [], []
     get = jax.device_get
     monkeypatch.setattr(jax, "device_get", lambda tree: gets.append(tree) or get(tree))
-    original = loop.compiled
-    monkeypatch.setattr(loop, "compiled", lambda *args, **kw: _recording_any(original(*args, **kw), puts))
+    original = generate.compiled
+    monkeypatch.setattr(generate, "compiled", lambda *args, **kw: _recording_any(original(*args, **kw), puts))
     blocks = list(llama.stream(**prompts(llama), max_new_tokens=30))
     assert len(gets) == len(puts) == len(blocks) == 5
 
@@ -454,28 +475,28 @@ def test_ten_lengths_compile_at_most_twice_whatever_the_strategy(llama, settings
     model.config.max_position_embeddings = 400
     for number, length in enumerate(range(10, 110, 10)):
         model.generate(prompts(model, rows=1, length=length)["input_ids"], max_new_tokens=number % 7 + 1, **settings)
-    (program,) = functional(model).compiled.values()
-    assert program._cache_size() <= 2
+    (program,) = structure_of(model).compiled.values()
+    assert program._cache_size() <= 2  # pyright: ignore[reportFunctionMemberAccess]  # of JAX
 
 
 def test_warmup_compiles_what_calls_run(llama):
     model = LlamaForCausalLM(llama.config, seed=5)
     model.warmup(batch_size=2, prompt_len=60, max_new_tokens=60)
-    (program,) = functional(model).compiled.values()
+    (program,) = structure_of(model).compiled.values()
     model.generate(**plain(model, length=50), max_new_tokens=33)
-    assert program._cache_size() == 1
+    assert program._cache_size() == 1  # pyright: ignore[reportFunctionMemberAccess]  # of JAX
 
 
 def test_warmup_for_streaming_compiles_what_streams_run(llama):
     model = LlamaForCausalLM(llama.config, seed=6)
     first = int(model.generate(np.zeros((1, 60), int), max_new_tokens=1).sequences[0, -1])
-    functional(model).compiled.clear()
-    model.warmup(prompt_len=60, max_new_tokens=60, streaming=True, eos_token_id=first)  # ends answers, not the warmup
-    programs = list(functional(model).compiled.values())
+    structure_of(model).compiled.clear()
+    model.warmup(prompt_len=60, max_new_tokens=60, streaming=True, eos_token_id=first)  # ends completions only
+    programs = list(structure_of(model).compiled.values())
     assert len(programs) == 2
     list(model.stream(**plain(model, rows=1, length=50), max_new_tokens=33, eos_token_id=(first + 1) % 37))
-    assert list(functional(model).compiled.values()) == programs
-    assert [program._cache_size() for program in programs] == [1, 1]
+    assert list(structure_of(model).compiled.values()) == programs
+    assert [program._cache_size() for program in programs] == [1, 1]  # pyright: ignore[reportFunctionMemberAccess]  # of JAX
 
 
 # ---- windows
@@ -489,7 +510,7 @@ def windowed(request, tmp_path_factory):
 
 
 def test_a_ring_cache_equals_a_windowed_mask(windowed):
-    """Prompts and answers that go round the ring, beside torch and beside the full pass with a mask."""
+    """Prompts and completions that go round the ring, beside torch and beside the full pass with a mask."""
     model, _ = windowed
     batch = prompts(model, length=90)
     sequences = assert_equal_to_torch(windowed, batch, max_new_tokens=80)
@@ -508,6 +529,6 @@ def test_a_ring_cache_can_be_taken_back_and_goes_on(windowed):
     found = model.generate(prompt, max_new_tokens=60, prompt_lookup_num_tokens=6)
     np.testing.assert_array_equal(found.sequences, alone.sequences)
     for kept in (150, 120, 60):  # as far as it remembers, and farther
-        text = np.append(alone.sequences[:, :kept], prompt[:, :9], 1)
-        again = model.generate(text, max_new_tokens=NEW, past_key_values=alone.past_key_values)
-        np.testing.assert_array_equal(again.sequences, model.generate(text, max_new_tokens=NEW).sequences)
+        longer = np.append(alone.sequences[:, :kept], prompt[:, :9], 1)
+        again = model.generate(longer, max_new_tokens=NEW, past_key_values=alone.past_key_values)
+        np.testing.assert_array_equal(again.sequences, model.generate(longer, max_new_tokens=NEW).sequences)

@@ -46,13 +46,13 @@ def pair(tmp_path_factory):
     return WhisperForConditionalGeneration.from_pretrained(folder), reference
 
 
-def sounds(model, frames: int | None = None) -> np.ndarray:
+def audio(model, frames: int | None = None) -> np.ndarray:
     mel, most = model.source_shape
     return np.random.default_rng(5).normal(size=(3, mel, frames or most)).astype(np.float32)
 
 
 def theirs(reference, features, **settings) -> np.ndarray:
-    """The tokens of one window, those before the answer among them."""
+    """The tokens of one window, those before the completion among them."""
     config = copy.deepcopy(reference.generation_config)
     for name in ("forced_decoder_ids", "max_initial_timestamp_index"):  # which are no arguments there
         setattr(config, name, settings.pop(name, getattr(config, name, None)))
@@ -82,9 +82,9 @@ def theirs(reference, features, **settings) -> np.ndarray:
     ],
     ids=str,
 )
-def test_answers_equal_torch(pair, settings):
+def test_completions_equal_torch(pair, settings):
     model, reference = pair
-    features = sounds(model)
+    features = audio(model)
     tensors = {name: torch.tensor(value) for name, value in settings.items() if name == "prompt_ids"}
     expected = theirs(reference, features, max_new_tokens=NEW, **settings | tensors)
     found = model.generate(features, max_new_tokens=NEW, **settings).sequences
@@ -94,52 +94,52 @@ def test_answers_equal_torch(pair, settings):
     )
 
 
-def test_answers_with_times_have_some(pair):
+def test_completions_with_times_have_some(pair):
     model, _ = pair
     settings = {"max_new_tokens": NEW, "return_timestamps": True, "repetition_penalty": 1.7}
-    found = np.asarray(model.generate(sounds(model), **settings).sequences)[:, 2:]
+    found = np.asarray(model.generate(audio(model), **settings).sequences)[:, 2:]
     assert (found[:, 0] > QUIET).all()
     assert (found > QUIET).sum() > len(found)
     assert (found < 39).sum() > len(found)
 
 
-def test_shorter_sound_is_followed_by_silence(pair):
+def test_shorter_audio_is_followed_by_silence(pair):
     model, reference = pair
-    features = sounds(model, 15)
+    features = audio(model, 15)
     found = model.generate(features, max_new_tokens=NEW, language="en").sequences
     np.testing.assert_array_equal(found, theirs(reference, features, max_new_tokens=NEW, language="en"))
 
 
 def test_max_length_counts_the_answer(pair):
     model, reference = pair
-    found = model.generate(sounds(model), max_length=7).sequences
-    np.testing.assert_array_equal(found, theirs(reference, sounds(model), max_length=7))
+    found = model.generate(audio(model), max_length=7).sequences
+    np.testing.assert_array_equal(found, theirs(reference, audio(model), max_length=7))
 
 
 def test_a_text_can_begin_with_given_tokens(pair):
     model, reference = pair
     start = np.array([[40, 42, 44, 47, 9]] * 3)
-    found = model.generate(sounds(model), decoder_input_ids=start, max_new_tokens=NEW).sequences
+    found = model.generate(audio(model), decoder_input_ids=start, max_new_tokens=NEW).sequences
     given = {"decoder_input_ids": torch.from_numpy(start)}
-    np.testing.assert_array_equal(found, theirs(reference, sounds(model), max_new_tokens=NEW, **given))
+    np.testing.assert_array_equal(found, theirs(reference, audio(model), max_new_tokens=NEW, **given))
 
 
 def test_the_language_is_found_out(pair):
     model, reference = pair
-    found = model.detect_language(sounds(model))
-    np.testing.assert_array_equal(found, reference.detect_language(torch.from_numpy(sounds(model))))
-    np.testing.assert_array_equal(model.train().detect_language(sounds(model)), found)
+    found = model.detect_language(audio(model))
+    np.testing.assert_array_equal(found, reference.detect_language(torch.from_numpy(audio(model))))
+    np.testing.assert_array_equal(model.train().detect_language(audio(model)), found)
     model.eval()
     given = {name: value for name, value in vars(model.generation_config).items() if name != "lang_to_id"}
     with pytest.raises(FlaxModelsError, match=r"^detect_language\(\) needs lang_to_id in generation_config$"):
-        model.detect_language(sounds(model), GenerationConfig(**given))
+        model.detect_language(audio(model), GenerationConfig(**given))
 
 
 def test_an_answer_is_streamed_and_compiled_before(pair):
     model, _ = pair
     model.warmup(3, max_new_tokens=NEW, streaming=True)
-    expected = np.asarray(model.generate(sounds(model), max_new_tokens=NEW).sequences)
-    new = np.concatenate(list(model.stream(sounds(model), max_new_tokens=NEW)), 1)
+    expected = np.asarray(model.generate(audio(model), max_new_tokens=NEW).sequences)
+    new = np.concatenate(list(model.stream(audio(model), max_new_tokens=NEW)), 1)
     np.testing.assert_array_equal(new, expected[:, -new.shape[1] :])
 
 
@@ -155,7 +155,7 @@ def test_the_settings_come_back(pair, tmp_path):
     ("settings", "message"),
     [
         ({"language": "klingon"}, "language='klingon': the model knows de, en, fr"),
-        ({"language": ["en"]}, "language: expected one text, or one for each of 3 rows, got 1"),
+        ({"language": ["en"]}, "language: expected one string, or one for each of 3 rows, got 1"),
         ({"task": "sing"}, "task='sing': expected one of 'transcribe', 'translate'"),
         (
             {"language": "en", "is_multilingual": False},
@@ -168,7 +168,7 @@ def test_the_settings_come_back(pair, tmp_path):
         ),
         (
             {"forced_decoder_ids": [[1, 42], [3, 44]]},
-            "forced_decoder_ids: expected the places 1, 2, ... of the text in order, got [(1, 42), (3, 44)]",
+            "forced_decoder_ids: expected the positions 1, 2, ... in order, got [(1, 42), (3, 44)]",
         ),
         (
             {"max_new_tokens": 27},
@@ -186,7 +186,7 @@ def test_the_settings_come_back(pair, tmp_path):
 def test_settings_that_are_refused(pair, settings, message):
     model, _ = pair
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
-        model.generate(sounds(model), **settings)
+        model.generate(audio(model), **settings)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_settings_that_are_refused(pair, settings, message):
         ),
         (
             np.zeros((2, 5, 23)),
-            "input_features: 23 frames are more than the 22 that the model reads at once; transcribe longer sound "
+            "input_features: 23 frames are more than the 22 that the model reads at once; transcribe longer audio "
             "piece by piece",
         ),
     ],

@@ -11,7 +11,7 @@ from attacks import gguf as attacked
 
 from flaxmodels import GPT2LMHeadModel
 from flaxmodels.errors import CheckpointError
-from flaxmodels.files.resolve import open_weights
+from flaxmodels.files.weights import open_weights
 
 IDS = np.array([[5, 7, 11, 2, 9]])
 GPT2 = {"vocab_size": 31, "n_positions": 17, "n_embd": 32, "n_layer": 2, "n_head": 4, "layer_norm_epsilon": 1e-4}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from interop.ops import Concat, Split, Transpose
-from interop.plan import Mismatch, Wanted, make_plan
+from interop.plan import CheckpointSpec, Mismatch, make_plan
 from interop.rules import Mapped, Rule, check_bijection
 from interop.source import Header
 
@@ -37,7 +37,7 @@ def names(mapping: dict[str, tuple[int, ...]]) -> dict[str, Header]:
     return {name: Header(shape, FLOAT) for name, shape in mapping.items()}
 
 
-WANTED = Wanted(
+WANTED = CheckpointSpec(
     rules=(
         Rule(("base.q", "base.k"), ("base/qk",), FUSED),
         Rule(("base.norm.weight",), ("base/norm/scale",)),

@@ -11,7 +11,7 @@ from flax import traverse_util
 
 def bits(arrays: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], str, bytes]]:
     """Shape, dtype and bytes of each array of a flat or nested dict."""
-    flat = traverse_util.flatten_dict(arrays, sep="/")
+    flat: dict[Any, Any] = traverse_util.flatten_dict(arrays, sep="/")
     return {name: (value.shape, str(value.dtype), np.asarray(value).tobytes()) for name, value in flat.items()}
 
 

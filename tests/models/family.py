@@ -8,7 +8,9 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
-import transformers
+
+MASK = np.array([[1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0, 0], [0, 0, 0, 1, 1, 1, 1]])
+"""Of a batch of texts: no padding, padding on the right, padding on the left."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Family:
     published: Mapping[str, tuple[str, int]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """One model class with one configuration."""
 
@@ -68,7 +70,7 @@ class Case:
     @property
     def theirs(self) -> Any:
         """Its counterpart in transformers."""
-        return getattr(transformers, self.head)
+        return getattr(import_module("transformers"), self.head)
 
     @property
     def is_decoder(self) -> bool:

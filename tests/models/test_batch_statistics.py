@@ -10,21 +10,20 @@ import pytest
 import torch
 from flax import nnx
 from models.comparisons import assert_close, same_params
-from models.tiny_configs import HEADS
+from models.tiny_configs import HEADS, for_cases
 from models.torch_reference import inputs_for, tensors_in, torch_model, torch_state
 
 from flaxmodels import CheckpointError, ConfigError, FlaxModelsError, ResNetForImageClassification
-from flaxmodels.nn.functional import flatten
+from flaxmodels.parameters import flatten
 
 LABELS = np.array([0, 3, 1])
 RATE = 0.05
 
 
-@pytest.fixture(scope="module")
-def case():
-    return next(case for case in HEADS if case.head == "ResNetForImageClassification")
+for_resnet = for_cases(case for case in HEADS if case.head == "ResNetForImageClassification")
 
 
+@for_resnet
 def test_parameters_and_statistics_are_apart(model, reference):
     trained, kept = flatten(model.params), flatten(model.batch_stats)
     assert {name.rpartition("/")[2] for name in kept} == {"running_mean", "running_var", "num_batches_tracked"}
@@ -36,6 +35,7 @@ def test_parameters_and_statistics_are_apart(model, reference):
     assert model.get_memory_footprint() - model.get_memory_footprint(return_buffers=False) == bytes_kept
 
 
+@for_resnet
 def test_a_half_precision_model_keeps_its_statistics_in_float32(case, folder, model):
     half = case.ours.from_pretrained(folder, torch_dtype="bfloat16")
     assert same_params(half.batch_stats, model.batch_stats)
@@ -79,6 +79,7 @@ def train_ours(model, pixels, steps):
     return losses, params, batch_stats
 
 
+@for_resnet
 def test_training_is_that_of_torch_and_comes_back_from_files(case, model, folder, tmp_path):
     pixels = inputs_for(case)["pixel_values"]
     trained = case.theirs.from_pretrained(folder)
@@ -101,6 +102,7 @@ def test_training_is_that_of_torch_and_comes_back_from_files(case, model, folder
     assert_close(other(pixels).logits, expected, 1e-5)
 
 
+@for_resnet
 def test_outside_a_trace_and_without_training(model, case):
     pixels = inputs_for(case)["pixel_values"]
     before = jax.tree.map(np.asarray, model.batch_stats)
@@ -108,10 +110,11 @@ def test_outside_a_trace_and_without_training(model, case):
     moved = model(pixels, train=True).batch_stats
     assert same_params(model.batch_stats, before)  # a call changes nothing; the caller decides
     assert not same_params(moved, before)
-    still = model(pixels, batch_stats=moved)
-    assert not jnp.allclose(still.logits, model(pixels).logits)
+    evaluated = model(pixels, batch_stats=moved)
+    assert not jnp.allclose(evaluated.logits, model(pixels).logits)
 
 
+@for_resnet
 def test_what_does_not_fit_is_refused(model):
     with pytest.raises(FlaxModelsError, match=r"^the parameters do not fit the model:\n  - missing resnet/"):
         model.batch_stats = {}
@@ -119,6 +122,7 @@ def test_what_does_not_fit_is_refused(model):
         model.batch_stats = {**model.batch_stats, "more": jnp.zeros(2)}
 
 
+@for_resnet
 def test_a_counter_that_does_not_fit_is_refused(case, folder):
     state = tensors_in(folder)
     name = next(name for name in state if name.endswith("num_batches_tracked"))
@@ -128,6 +132,7 @@ def test_a_counter_that_does_not_fit_is_refused(case, folder):
         other.load_state_dict(state)
 
 
+@for_resnet
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 def test_images_in_both_layouts(model, case, layout):
     pixels = inputs_for(case)["pixel_values"]
@@ -135,6 +140,7 @@ def test_images_in_both_layouts(model, case, layout):
     np.testing.assert_array_equal(model(given).logits, model(pixels).logits)
 
 
+@for_resnet
 def test_statistics_are_variables_of_their_own(model):
     kinds = {type(leaf) for _, leaf in nnx.to_flat_state(nnx.state(model))}
     assert kinds == {nnx.Param, nnx.BatchStat}

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from models.comparisons import bits, same_params
-from models.tiny_configs import CASES, FIRSTS, HEADS, LAYERS
+from models.family import Case
+from models.tiny_configs import CASES, FIRSTS, HEADS, LAYERS, for_cases
 from models.torch_reference import tensors_in, torch_model, torch_state
 
 from flaxmodels.checkpoint.mapping import torch_headers
 from flaxmodels.errors import CheckpointMismatch
 from flaxmodels.files.safetensors import write_safetensors
-from flaxmodels.nn.module import split_shared
+from flaxmodels.nn.leaves import split_shared
 from interop.source import Header
 from interop.torch_bridge import to_numpy
 
@@ -28,14 +32,9 @@ def found_under_other_names(model, tensors) -> dict[str, str]:
     return {
         name: plain[other]
         for name, bare in names.items()
-        for part, replacement in model.other_names.items()
+        for part, replacement in model.key_aliases.items()
         if bare not in plain and (other := re.sub(part, replacement, bare)) in plain
     }
-
-
-@pytest.fixture(scope="module", params=CASES, ids=str)
-def case(request):
-    return request.param
 
 
 def save_tensors(folder, like, tensors):
@@ -53,6 +52,7 @@ def size(case):
     return SHARDED if case in LAYERS else UNSHARDED
 
 
+@for_cases(CASES)
 def test_torch_layout(case, model, folder, reference, tmp_path, size):
     model.save_pretrained(tmp_path, max_shard_size=size)
     assert (tmp_path / "model.safetensors").exists() == (size == UNSHARDED)
@@ -64,7 +64,7 @@ def test_torch_layout(case, model, folder, reference, tmp_path, size):
     assert same_params(read, written)
 
 
-@pytest.mark.parametrize("case", FIRSTS, ids=str, indirect=True)
+@for_cases(FIRSTS)
 def test_shards_written_by_torch(case, model, reference, tmp_path):
     reference.save_pretrained(tmp_path, max_shard_size=SHARDED)
     assert not (tmp_path / "model.safetensors").exists()
@@ -73,12 +73,14 @@ def test_shards_written_by_torch(case, model, reference, tmp_path):
     assert same_params(loaded.params, model.params)
 
 
+@for_cases(CASES)
 def test_flax_layout(case, model, tmp_path, size):
     model.save_pretrained(tmp_path, safe_serialization=False, max_shard_size=size)
     assert (tmp_path / "flax_model.msgpack").exists() == (size == UNSHARDED)
     assert same_params(case.ours.from_pretrained(tmp_path).params, model.params)
 
 
+@for_cases(CASES)
 def test_state_dict(case, model, reference):
     assert same_params(model.state_dict(), torch_state(reference))
     other = case.ours.abstract(dict(case.values))
@@ -86,6 +88,7 @@ def test_state_dict(case, model, reference):
     assert same_params(other.params, model.params)
 
 
+@for_cases(CASES)
 def test_older_and_useless_names(case, model, folder, tmp_path):
     prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
     tensors = {prefix + name: np.zeros(3, np.float32) for name in case.family.useless}
@@ -98,6 +101,7 @@ def test_older_and_useless_names(case, model, folder, tmp_path):
     assert same_params(loaded.params, model.params)
 
 
+@for_cases(CASES)
 def test_tied_weights_under_the_name_of_the_target_only(case, model, folder, reference, tmp_path):
     tied = {source: target for target, source in reference.all_tied_weights_keys.items()}
     if not tied:
@@ -109,49 +113,70 @@ def test_tied_weights_under_the_name_of_the_target_only(case, model, folder, ref
     assert same_params(loaded.params, model.params)
 
 
-def lacks_backbone(written, read) -> bool:
-    """Whether one class has but a part of the base model of the other: an encoder, a tower, no last norm."""
-    parts = ("BartForCausalLM", "MBartForCausalLM", "PegasusForCausalLM", "MarianForCausalLM", "WhisperForCausalLM")
-    parts += ("T5EncoderModel", "MT5EncoderModel", "UMT5EncoderModel", "ConvNextBackbone")
-    parts += ("T5ForTokenClassification", "MT5ForTokenClassification", "UMT5ForTokenClassification")
-    parts += ("CLIPForImageClassification", "SiglipForImageClassification", "WhisperForAudioClassification")
-    return written.head in parts and written is not read
+@pytest.fixture(scope="session")
+def base_of(tmp_path_factory):
+    """A function that makes the first torch model of the family of a case, and its checkpoint, if it has not just."""
+
+    @lru_cache(1)
+    def make(base: Case) -> tuple[Any, Path]:
+        reference, folder = torch_model(base), tmp_path_factory.mktemp("base")
+        reference.save_pretrained(folder)
+        return reference, folder
+
+    return lambda case: make(next(first for first in FIRSTS if first.family is case.family))
 
 
-@pytest.mark.parametrize("head", HEADS, ids=str)
-@pytest.mark.parametrize("way", ["base into head", "head into base"])
-def test_with_and_without_a_head(head, way, tmp_path):
-    base = next(case for case in HEADS if case.family is head.family)
-    written, read = (base, head) if way == "base into head" else (head, base)
-    reference = torch_model(written)
-    reference.save_pretrained(tmp_path)
-    if written is head and head.ours.base_model_prefix != base.ours.base_model_prefix:
-        with pytest.raises(CheckpointMismatch, match=r"^none of the \d+ tensors in model.safetensors belongs to"):
-            read.ours.from_pretrained(tmp_path)  # transformers draws all anew, and warns
+@for_cases(HEADS)
+def test_a_base_into_a_head(case, reference, base_of):
+    base, folder = base_of(case)
+    check_loading_of_another_class(folder, base, case, reference)
+
+
+@for_cases(HEADS)
+def test_a_head_into_a_base(case, reference, folder, base_of):
+    first = next(first for first in FIRSTS if first.family is case.family)
+    if case.ours.base_model_prefix == first.ours.base_model_prefix:
+        check_loading_of_another_class(folder, reference, first, base_of(case)[0])
         return
-    if lacks_backbone(written, read):
+    with pytest.raises(CheckpointMismatch, match=r"^none of the \d+ tensors in model.safetensors belongs to"):
+        first.ours.from_pretrained(folder)  # transformers initialises all of them, and warns
+
+
+def check_loading_of_another_class(folder: Path, written: Any, read: Case, fresh: Any) -> None:
+    """The model `written` in `folder`, read as another class: what is missing and left over is what transformers says.
+
+    `fresh` is the torch model of `read`, which names its tensors like files, as one loaded from other names may not.
+    """
+    lacks = lacks_backbone(type(written).__name__, read.head)
+    if lacks:
         with pytest.raises(CheckpointMismatch, match=r"^\d+ missing in model.safetensors, without which this is not "):
-            read.ours.from_pretrained(tmp_path)
-    loaded, info = read.ours.from_pretrained(
-        tmp_path, output_loading_info=True, ignore_missing=lacks_backbone(written, read)
-    )
-    _, expected = read.theirs.from_pretrained(tmp_path, output_loading_info=True)
-    aliases = set(split_shared(loaded)[1])
-    known = found_under_other_names(loaded, tensors_in(tmp_path))
-    leaves = split_shared(loaded)[0]
+            read.ours.from_pretrained(folder)
+    loaded, info = read.ours.from_pretrained(folder, output_loading_info=True, ignore_missing=lacks)
+    _, expected = read.theirs.from_pretrained(folder, output_loading_info=True)
+    leaves, aliases = split_shared(loaded)
+    known = found_under_other_names(loaded, tensors_in(folder))
     optional = {name for leaf in leaves if leaf.torch.optional for name in leaf.torch_names}
-    fresh = torch_model(read)  # which names its tensors like files, as one loaded from other names may not
-    absent = torch_state(fresh, {name: fresh.state_dict()[name] for name in expected["missing_keys"]}).keys()
+    state = fresh.state_dict()
+    absent = torch_state(fresh, {name: state[name] for name in expected["missing_keys"]}).keys()
     buffers = torch_state(fresh, dict(fresh.named_buffers())).keys()  # of which transformers misses some
-    assert set(info.missing_keys) - buffers == absent - buffers - aliases - known.keys() - optional
-    ignored = re.compile("|".join(read.ours.ignored_names) or "$^")
+    assert set(info.missing_keys) - buffers == absent - buffers - set(aliases) - known.keys() - optional
+    ignored = re.compile("|".join(read.ours.keys_to_ignore_on_load) or "$^")
     unexpected = expected["unexpected_keys"] - set(known.values())
     assert set(info.unexpected_keys) == {name for name in unexpected if not ignored.search(name)}
-    theirs, ours = bits(torch_state(reference.base_model)), bits(loaded.base_model.state_dict())
+    theirs, ours = bits(torch_state(written.base_model)), bits(loaded.base_model.state_dict())
     shared = ours.keys() & theirs.keys()
     assert {name: ours[name] for name in shared} == {name: theirs[name] for name in shared}
     tied = {alias: leaf.torch_names[0] for alias, leaf in split_shared(loaded.base_model)[1].items()}
     given = {tied.get(name, name) for name in shared}
     prefix = "" if loaded.base_model is loaded else f"{loaded.base_model_prefix}."
-    absent = {prefix + name for name in ours if tied.get(name, name) not in given}
-    assert absent <= set(info.missing_keys) | optional
+    initialised = {prefix + name for name in ours if tied.get(name, name) not in given}
+    assert initialised <= set(info.missing_keys) | optional
+
+
+def lacks_backbone(written: str, read: str) -> bool:
+    """Whether one class has but a part of the base model of the other: an encoder, a tower, no last norm."""
+    parts = ("BartForCausalLM", "MBartForCausalLM", "PegasusForCausalLM", "MarianForCausalLM", "WhisperForCausalLM")
+    parts += ("T5EncoderModel", "MT5EncoderModel", "UMT5EncoderModel", "ConvNextBackbone")
+    parts += ("T5ForTokenClassification", "MT5ForTokenClassification", "UMT5ForTokenClassification")
+    parts += ("CLIPForImageClassification", "SiglipForImageClassification", "WhisperForAudioClassification")
+    return written in parts and written != read

@@ -35,14 +35,14 @@ def test_a_text_without_a_start_is_refused():
 
 def test_dropped_layers_leave_the_embeddings():
     case = CASES["BartModel"]
-    still = dict.fromkeys(("dropout", "attention_dropout", "activation_dropout"), 0.0)
-    model = case.ours({**case.values, **still, "encoder_layerdrop": 1.0})
+    without_dropout = dict.fromkeys(("dropout", "attention_dropout", "activation_dropout"), 0.0)
+    model = case.ours({**case.values, **without_dropout, "encoder_layerdrop": 1.0})
     inputs = inputs_for(case) | {"train": True, "dropout_rng": jax.random.key(0), "output_hidden_states": True}
     states = model(**inputs).encoder_hidden_states
     assert all((state == states[0]).all() for state in states)
     one, none = np.ones(3), np.zeros(3)
-    drawn = [layer_dropout(none, one, 0.25, key)[0] for key in jax.random.split(jax.random.key(1), 200)]
-    assert 0.65 < np.mean(drawn) < 0.85
+    sampled = [layer_dropout(none, one, 0.25, key)[0] for key in jax.random.split(jax.random.key(1), 200)]
+    assert 0.65 < np.mean(sampled) < 0.85
     assert layer_dropout(none, one, 0.25, None) is one
 
 

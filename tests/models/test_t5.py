@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +17,8 @@ from models.families.t5_like import CONFIG
 from models.torch_reference import tensors_in
 
 from flaxmodels.errors import ConfigError, FlaxModelsError
-from flaxmodels.live_torch import from_torch
 from flaxmodels.models.t5 import T5Config, T5ForConditionalGeneration, T5Model, finite
+from flaxmodels.torch_interop import from_torch
 
 IDS = np.array([[5, 7, 11, 13, 2]])
 BATCH = {"input_ids": IDS, "decoder_input_ids": IDS[:, ::-1].copy()}
@@ -27,7 +28,7 @@ BATCH = {"input_ids": IDS, "decoder_input_ids": IDS[:, ::-1].copy()}
 def untied():
     """As transformers 5 has flan-t5: its configuration says that the weights are tied, and they are not."""
     torch.manual_seed(0)
-    config = transformers.T5Config(**CONFIG, tie_word_embeddings=False)
+    config = transformers.T5Config(**CONFIG | {"tie_word_embeddings": False})
     assert (config.tie_word_embeddings, config.scale_decoder_outputs) == (True, False)
     reference = transformers.T5ForConditionalGeneration(config).eval()
     reference.lm_head.weight = torch.nn.Parameter(torch.randn_like(reference.shared.weight))
@@ -71,7 +72,7 @@ def test_float16_does_not_overflow():
     huge = jax.tree_util.tree_map_with_path(
         lambda path, value: value * 1e5 if "/".join(part.key for part in path) == name else value, model.params
     )
-    outputs = model(**BATCH, params=huge, output_hidden_states=True)
+    outputs: Any = model(**BATCH, params=huge, output_hidden_states=True)
     assert jnp.abs(outputs.encoder_hidden_states[2]).max() == jnp.finfo(jnp.float16).max
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(outputs))
     assert finite(jnp.array([jnp.inf], jnp.bfloat16)) == jnp.inf

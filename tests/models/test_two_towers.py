@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers
 from models.comparisons import assert_close, same_params
-from models.tiny_configs import FAMILIES, HEADS
+from models.tiny_configs import FAMILIES, HEADS, for_cases
 from models.torch_reference import assert_same_outputs, inputs_for, to_torch
 
 import flaxmodels
@@ -19,17 +19,13 @@ from flaxmodels.errors import ConfigError, FlaxModelsError
 from flaxmodels.models.clip import CLIPTextConfig, CLIPVisionModel
 from flaxmodels.models.siglip import SiglipModel
 
-BOTH = [case for case in HEADS if case.head in ("CLIPModel", "SiglipModel")]
+for_both = for_cases(case for case in HEADS if case.head in ("CLIPModel", "SiglipModel"))
 TOWERS = {"CLIPModel": ["CLIPTextModel", "CLIPVisionModel"]}
 TOWERS |= {"SiglipModel": ["SiglipTextModel", "SiglipVisionModel"]}
 VISION = next(case for case in HEADS if case.head == "CLIPVisionModel")
 
 
-@pytest.fixture(params=BOTH, ids=str, scope="module")
-def case(request):
-    return request.param
-
-
+@for_both
 def test_features_are_those_of_torch_and_functions_of_parameters(case, model, reference):
     inputs = inputs_for(case)
     pixels = {"pixel_values": inputs.pop("pixel_values")}
@@ -51,6 +47,7 @@ def test_features_are_those_of_torch_and_functions_of_parameters(case, model, re
         model.get_image_features(images=1)
 
 
+@for_both
 def test_outputs_within_an_output(case, model):
     inputs = inputs_for(case)
     outputs, plain = model(**inputs), model(**inputs, return_dict=False)
@@ -68,12 +65,14 @@ def test_outputs_within_an_output(case, model):
         np.testing.assert_array_equal(left, right)
 
 
+@for_both
 def test_images_with_channels_last(case, model):
     inputs = inputs_for(case)
-    turned = inputs | {"pixel_values": np.moveaxis(inputs["pixel_values"], 1, -1)}
-    np.testing.assert_array_equal(model(**inputs).logits_per_image, model(**turned).logits_per_image)
+    channels_last = inputs | {"pixel_values": np.moveaxis(inputs["pixel_values"], 1, -1)}
+    np.testing.assert_array_equal(model(**inputs).logits_per_image, model(**channels_last).logits_per_image)
 
 
+@for_both
 @pytest.mark.parametrize("size", [(16, 28), (14, 15), (9, 9)])
 def test_images_of_other_sizes(case, model, reference, size):
     inputs = inputs_for(case)
@@ -90,6 +89,7 @@ def test_images_of_other_sizes(case, model, reference, size):
     assert str(error.value) == message
 
 
+@for_both
 def test_texts_without_a_mask_and_positions(case, model, reference):
     inputs = inputs_for(case)
     given = {name: inputs[name] for name in ("input_ids", "pixel_values")}
@@ -98,9 +98,10 @@ def test_texts_without_a_mask_and_positions(case, model, reference):
     assert_same_outputs(model(**given), theirs, None)
     with pytest.raises(FlaxModelsError) as error:
         model(np.ones((1, 10), int), inputs["pixel_values"])
-    assert str(error.value) == "input_ids: 10 tokens exceed the 9 positions of the model; shorten the text"
+    assert str(error.value) == "input_ids: 10 tokens exceed the 9 positions of the model; shorten the sequence"
 
 
+@for_both
 def test_towers_load_from_a_checkpoint_of_both(case, model, folder):
     for name in TOWERS[case.head]:
         tower, info = getattr(flaxmodels, name).from_pretrained(folder, output_loading_info=True)
@@ -110,15 +111,20 @@ def test_towers_load_from_a_checkpoint_of_both(case, model, folder):
         assert same_params(tower.state_dict(), {key: value.numpy() for key, value in theirs.state_dict().items()})
         kind = "text" if "Text" in name else "vision"
         assert tower.config.to_dict() == model.config.to_dict()[f"{kind}_config"]
-        assert getattr(flaxmodels, name).part(model.config, model.policy).config.model_type == tower.config.model_type
+        assert (
+            getattr(flaxmodels, name).as_submodule(model.config, model.policy).config.model_type
+            == tower.config.model_type
+        )
 
 
+@for_both
 def test_a_tower_of_one_model_is_not_that_of_another(folder, case):
     other = CLIPVisionModel if case.head == "SiglipModel" else flaxmodels.SiglipVisionModel
     with pytest.raises(ConfigError, match=r"is a model of type '\w+_vision_model', but \w+VisionModel loads"):
         other.from_pretrained(folder)
 
 
+@for_both
 def test_auto_classes(case, folder, model):
     for auto in (flaxmodels.AutoModel, flaxmodels.FlaxAutoModelForZeroShotImageClassification):
         loaded = auto.from_pretrained(folder)
@@ -130,6 +136,7 @@ def test_auto_classes(case, folder, model):
     assert type(flaxmodels.AutoModelForTextEncoding.from_config({"model_type": kind})) is type(model.text_model)
 
 
+@for_both
 def test_embeddings_can_be_replaced(case, model):
     fresh = case.ours(case.values)
     for found in (fresh, fresh.text_model, fresh.vision_model):
@@ -151,7 +158,7 @@ def test_what_cannot_be_computed():
         CLIPTextConfig(eos_token_id=[1, 2])
     assert str(error.value) == (
         "CLIPTextConfig cannot be computed:\n"
-        "  - eos_token_id=[1, 2]: expected one token, whose place gives the vector of a text"
+        "  - eos_token_id=[1, 2]: expected one token, whose position gives the vector of a text"
     )
     with pytest.raises(ConfigError) as error:
         CLIPVisionModel.abstract({"patch_size": [4, 4], "hidden_act": "swoosh"})

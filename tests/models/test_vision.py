@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from models.comparisons import assert_close, same_params
-from models.tiny_configs import CASES
+from models.tiny_configs import CASES, for_cases
 from models.torch_reference import assert_same_outputs, inputs_for, to_torch, torch_model
 
 import interop
@@ -30,13 +30,8 @@ SMALL: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module")
-def case(request):
-    return BY_NAME[request.param]
-
-
-def for_cases(*names):
-    return pytest.mark.parametrize("case", names, indirect=True, ids=str)
+def for_named(*names):
+    return for_cases(map(BY_NAME.get, names))
 
 
 def other_size(case, height, width):
@@ -44,7 +39,7 @@ def other_size(case, height, width):
     return {"pixel_values": rng.normal(size=(2, case.values["num_channels"], height, width)).astype(np.float32)}
 
 
-@for_cases("ViTForMaskedImageModeling", "BeitModel", "Dinov2Backbone")
+@for_named("ViTForMaskedImageModeling", "BeitModel", "Dinov2Backbone")
 def test_both_layouts_give_the_same(case, model):
     inputs = inputs_for(case)
     last = inputs | {"pixel_values": np.moveaxis(inputs["pixel_values"], 1, -1)}
@@ -52,7 +47,7 @@ def test_both_layouts_give_the_same(case, model):
         jax.tree.map(np.testing.assert_array_equal, first_value, last_value)
 
 
-@for_cases(
+@for_named(
     "ViTModel",
     "DeiTForImageClassification",
     "BeitModel",
@@ -69,7 +64,7 @@ def test_images_of_other_sizes(case, model, reference, size):
     assert_same_outputs(model(**inputs, **stretches), theirs, None)
 
 
-@for_cases("BeitForMaskedImageModeling")
+@for_named("BeitForMaskedImageModeling")
 def test_absolute_positions_of_other_sizes(case, model, reference):
     inputs = other_size(case, 41, 36) | {"bool_masked_pos": np.arange(2 * 8 * 7).reshape(2, 56) % 3 == 0}
     with torch.no_grad():
@@ -77,7 +72,7 @@ def test_absolute_positions_of_other_sizes(case, model, reference):
     assert_same_outputs(model(**inputs), theirs, None)
 
 
-@for_cases("ViTModel")
+@for_named("ViTModel")
 def test_another_size_is_refused_unless_positions_are_stretched(case, model):
     expected = "pixel_values: expected images of 26 x 26, got 26 x 41: pass interpolate_pos_encoding=True"
     with pytest.raises(FlaxModelsError) as error:
@@ -105,14 +100,14 @@ def test_the_error_of_masked_pixels_needs_a_reconstruction_of_the_same_size():
     assert str(error.value) == expected
 
 
-@for_cases("ViTForImageClassification", "DeiTModel", "BeitModel", "BeitModel-shared", "Dinov2Model")
+@for_named("ViTForImageClassification", "DeiTModel", "BeitModel", "BeitModel-shared", "Dinov2Model")
 def test_tensors_are_found_under_the_names_in_modules_of_transformers_5(case, model, reference):
     other = case.ours.abstract(dict(case.values))
     other.load_state_dict(reference.state_dict())
     assert same_params(other.params, model.params)
 
 
-@for_cases("ViTForImageClassification", "BeitModel-shared", "BeitBackbone", "Dinov2Model-swiglu")
+@for_named("ViTForImageClassification", "BeitModel-shared", "BeitBackbone", "Dinov2Model-swiglu")
 def test_live_modules_and_back(case, model, reference):
     assert same_params(interop.from_torch(reference).params, model.params)
     fresh = interop.to_torch(model, case.theirs(reference.config).eval())
@@ -121,7 +116,7 @@ def test_live_modules_and_back(case, model, reference):
     assert all(torch.equal(filled[name], original[name]) for name in original)
 
 
-@for_cases("ViTModel")
+@for_named("ViTModel")
 def test_a_live_module_with_another_head_is_refused(case, model, reference):
     classifier = torch_model(BY_NAME["ViTForImageClassification"])
     with pytest.raises(interop.errors.InteropError, match=r"(?s)^the weights do not fit .*missing classifier\.bias"):
@@ -132,11 +127,11 @@ def test_paths_are_dropped_more_often_in_later_layers(monkeypatch):
     config = BeitConfig(**SMALL, num_channels=1, image_size=8, drop_path_rate=0.5)
     rates = []
 
-    def branch(self, number, hidden_states, drop_path_rate, dropout_rng):
+    def finish(self, branch, output, dropout_rate, drop_path_rate, dropout_rng):
         rates.append(float(drop_path_rate))
-        return hidden_states
+        return output
 
-    monkeypatch.setattr(BeitLayer, "branch", branch)
+    monkeypatch.setattr(BeitLayer, "finish", finish)
     BeitModel(config).forward(jnp.zeros((1, 1, 8, 8)), dropout_rng=jax.random.key(0))
     assert rates == [0.0, 0.0, 0.5, 0.5]
 
@@ -147,7 +142,7 @@ def test_dropped_paths_leave_the_rest_of_a_row(scan_layers):
     config = BeitConfig(**SMALL, image_size=8, drop_path_rate=1 - 1e-6, num_labels=3)
     model = BeitModel(config, scan_layers=scan_layers)
     pixels = np.random.default_rng(0).normal(size=(4, 3, 8, 8)).astype(np.float32)
-    states = model(pixels, train=True, dropout_rng=jax.random.key(0), output_hidden_states=True).hidden_states
+    states: Any = model(pixels, train=True, dropout_rng=jax.random.key(0), output_hidden_states=True).hidden_states
     assert not jnp.array_equal(states[0], states[1])
     assert_close(states[1], states[2], 1e-6)
 

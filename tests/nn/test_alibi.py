@@ -28,8 +28,8 @@ def test_slopes_of_the_paper():
 
 
 def test_positions_count_tokens_alone():
-    places = jnp.arange(1, 8)
+    positions = jnp.arange(1, 8)
     expected = [[1, 2, 3, 4, 5, 6, 7], [-1, 0, 1, 2, 3, 4, 5], [1, 2, -1, -1, 3, 4, 5]]
-    np.testing.assert_array_equal(token_positions(jnp.asarray(MASK), places), expected)
-    np.testing.assert_array_equal(token_positions(jnp.asarray(MASK, bool), places), expected)
-    np.testing.assert_array_equal(token_positions(None, places), [np.arange(1, 8)])
+    np.testing.assert_array_equal(token_positions(jnp.asarray(MASK), positions), expected)
+    np.testing.assert_array_equal(token_positions(jnp.asarray(MASK, bool), positions), expected)
+    np.testing.assert_array_equal(token_positions(None, positions), [np.arange(1, 8)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,15 +17,15 @@ from flaxmodels.nn.flash import flash_attention
 BATCH, Q_LEN, KV_LEN, HEADS, KV_HEADS, HEAD_DIM = 2, 5, 11, 6, 2, 7
 
 
-def draw(*shape):
+def gaussian(*shape):
     return jnp.asarray(np.random.default_rng(sum(shape)).normal(size=shape), jnp.float32)
 
 
-QUERY = draw(BATCH, Q_LEN, HEADS, HEAD_DIM)
-KEY, VALUE = draw(BATCH, KV_LEN, KV_HEADS, HEAD_DIM), draw(BATCH, KV_LEN, KV_HEADS, HEAD_DIM) + 1.0
+QUERY = gaussian(BATCH, Q_LEN, HEADS, HEAD_DIM)
+KEY, VALUE = gaussian(BATCH, KV_LEN, KV_HEADS, HEAD_DIM), gaussian(BATCH, KV_LEN, KV_HEADS, HEAD_DIM) + 1.0
 CAUSAL = jnp.tril(jnp.ones((Q_LEN, KV_LEN), bool), KV_LEN - Q_LEN)[None, None]
 PADDING = (jnp.arange(KV_LEN)[None] < jnp.array([[KV_LEN], [4]]))[:, None, None]
-BIAS = draw(1, HEADS, Q_LEN, KV_LEN)
+BIAS = gaussian(1, HEADS, Q_LEN, KV_LEN)
 
 CASES = {
     "plain": {},
@@ -36,7 +38,7 @@ CASES = {
 
 
 def by_definition(mask=None, bias=None, scale=None, sinks=None):
-    """In numpy, float64, one head of one text at a time."""
+    """In numpy, float64, one head of one sequence at a time."""
     result = np.zeros((BATCH, Q_LEN, HEADS, HEAD_DIM))
     full = (BATCH, HEADS, Q_LEN, KV_LEN)
     mask = np.ones(full, bool) if mask is None else np.broadcast_to(mask, full)
@@ -72,7 +74,7 @@ def test_the_attention_of_jax_computes_the_definition(given, monkeypatch):
 
 
 def test_sinks_take_a_part_of_the_weight():
-    sinks = draw(HEADS)
+    sinks = gaussian(HEADS)
     found, weights = dot_product_attention(QUERY, KEY, VALUE, CAUSAL, sinks=sinks, return_weights=True)
     assert_close(found, by_definition(CAUSAL, sinks=sinks), 2e-6)
     assert weights is not None
@@ -99,7 +101,7 @@ def cudnn(monkeypatch):
             raise NotImplementedError("The head dim must be a multiple of 8")
         return original(query, key, value, bias, mask, scale=scale)
 
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *arrays, cuda, default: cuda(*arrays))
     monkeypatch.setattr(jax.nn, "dot_product_attention", kernel)
     return calls
 
@@ -109,11 +111,11 @@ def cudnn(monkeypatch):
 @pytest.mark.parametrize("name", ["plain", "masked", "biased"])
 def test_cudnn_attends_where_it_can(cudnn, name, head_dim, q_len):
     """With a mask its backward pass takes even lengths only, which matters for more than one query."""
-    query, key, value = (draw(BATCH, length, HEADS, head_dim).astype(jnp.bfloat16) for length in (q_len, 6, 6))
+    query, key, value = (gaussian(BATCH, length, HEADS, head_dim).astype(jnp.bfloat16) for length in (q_len, 6, 6))
     mask = (jnp.arange(6)[None] < jnp.array([[6], [4]]))[:, None, None]
-    given = {"plain": {}, "masked": {"mask": mask}, "biased": {"mask": mask, "bias": draw(1, HEADS, 1, 6)}}[name]
+    given = {"plain": {}, "masked": {"mask": mask}, "biased": {"mask": mask, "bias": gaussian(1, HEADS, 1, 6)}}[name]
     found, _ = dot_product_attention(query, key, value, implementation="flash", **given)
-    assert len(cudnn) == (name == "plain" or q_len != 5)
+    assert bool(cudnn) == (name == "plain" or q_len != 5)
     expected, _ = dot_product_attention(query, key, value, implementation="eager", **given)
     assert_close(found.astype(jnp.float32), expected.astype(jnp.float32), 2e-2)
 
@@ -141,7 +143,8 @@ def test_a_query_that_may_look_nowhere_attends_uniformly():
 def test_the_memory_of_flash_attention_does_not_grow_with_the_square_of_the_length():
     def temporary(length):
         shape = jax.ShapeDtypeStruct((1, length, 1, 8), jnp.float32)
-        return jax.jit(flash).lower(shape, shape, shape).compile().memory_analysis().temp_size_in_bytes
+        memory: Any = jax.jit(flash).lower(shape, shape, shape).compile().memory_analysis()
+        return memory.temp_size_in_bytes
 
     def flash(query, key, value):
         return flash_attention(query, key, value, None, None, None, 64)

@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from jax.nn.initializers import zeros
 from models.comparisons import assert_close
 
 from flaxmodels.errors import FlaxModelsError
 from flaxmodels.nn.conv import Conv1d, Conv2d, ConvTranspose2d, WeightNormConv1d, channels_last
-from flaxmodels.nn.module import initial_value, iter_leaves
-from flaxmodels.nn.policy import Policy
+from flaxmodels.nn.initializers import zeros
+from flaxmodels.nn.leaves import iter_leaves
+from flaxmodels.parameters import init_values
+from flaxmodels.policy import Policy
 from interop.ops import Op, chain_shapes, full_index, read_chain
 
 CASES = [
@@ -57,7 +58,7 @@ def test_a_normalised_convolution_is_that_of_torch():
     reference = torch.nn.utils.parametrizations.weight_norm(torch.nn.Conv1d(6, 12, 4, padding=2, groups=3), dim=2)
     layer = WeightNormConv1d(6, 12, 4, Policy(), padding=2, groups=3, stddev=0.5)
     tensors = dict(reference.named_parameters())
-    drawn = {leaf.path[-1]: initial_value(leaf, jax.random.key(0), leaf.paths) for leaf in iter_leaves(layer)}
+    initial = init_values(layer, jax.random.key(0))
     for leaf in iter_leaves(layer):
         tensor = tensors.pop(leaf.torch.name).detach().normal_()
         leaf.variable.set_value(jnp.asarray(moved(tensor.numpy(), leaf.torch.ops)))
@@ -66,8 +67,8 @@ def test_a_normalised_convolution_is_that_of_torch():
     with torch.no_grad():
         expected = reference(torch.from_numpy(x)).numpy()
     assert_close(layer(jnp.moveaxis(x, 1, -1)), np.moveaxis(expected, 1, -1), 1e-5)
-    norms = jnp.sqrt(jnp.square(drawn["kernel"]).sum((1, 2)))
-    np.testing.assert_allclose(drawn["scale"][:, 0, 0], norms, rtol=0.5)
+    norms = jnp.sqrt(jnp.square(initial["kernel"]).sum((1, 2)))
+    np.testing.assert_allclose(initial["scale"][:, 0, 0], norms, rtol=0.5)
 
 
 def test_images_in_both_layouts():

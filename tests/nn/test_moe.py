@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,24 +13,24 @@ from models.comparisons import assert_close
 from flaxmodels.errors import ConfigError
 from flaxmodels.models.mixtral import MixtralConfig, MixtralForCausalLM
 from flaxmodels.nn.moe import load_balancing_loss, mix_experts, route
-from flaxmodels.nn.policy import EXPERTS_IMPLEMENTATIONS, Policy
+from flaxmodels.policy import EXPERTS_IMPLEMENTATIONS, Policy
 
 TOKENS, EXPERTS, HIDDEN, INNER, TOP_K = 11, 5, 6, 4, 2
 
 
-def draw(*shape):
+def gaussian(*shape):
     return jnp.asarray(np.random.default_rng(sum(shape)).normal(size=shape), jnp.float32)
 
 
 X, PARAMETERS = (
-    draw(TOKENS, HIDDEN),
+    gaussian(TOKENS, HIDDEN),
     {
-        "up": draw(EXPERTS, HIDDEN, INNER),
-        "up_bias": draw(EXPERTS, INNER),
-        "down": draw(EXPERTS, INNER, HIDDEN),
+        "up": gaussian(EXPERTS, HIDDEN, INNER),
+        "up_bias": gaussian(EXPERTS, INNER),
+        "down": gaussian(EXPERTS, INNER, HIDDEN),
     },
 )
-LOGITS = draw(TOKENS, EXPERTS).at[:, 3].set(-9.0)
+LOGITS = gaussian(TOKENS, EXPERTS).at[:, 3].set(-9.0)
 """No token goes to the fourth expert."""
 
 
@@ -36,7 +38,7 @@ def expert(x, own, product):
     return product(jnp.tanh(product(x, own["up"], own["up_bias"])), own["down"], None)
 
 
-def mixed(parameters, x, logits, implementation, normalise=True):
+def outputs_of(parameters, x, logits, implementation, normalise=True):
     return mix_experts(expert, parameters, x, route(logits, TOP_K, normalise=normalise), implementation)
 
 
@@ -53,14 +55,14 @@ def test_every_implementation_computes_the_definition(implementation, normalise)
             inner = np.tanh(x[token] @ own["up"][number] + own["up_bias"][number])
             weight = shares[number] / (shares[best].sum() if normalise else 1.0)
             expected[token] += weight * (inner @ own["down"][number])
-    assert_close(mixed(PARAMETERS, X, LOGITS, implementation, normalise), expected, 1e-6)
+    assert_close(outputs_of(PARAMETERS, X, LOGITS, implementation, normalise), expected, 1e-6)
 
 
 @pytest.mark.parametrize("implementation", EXPERTS_IMPLEMENTATIONS[1:])
 def test_gradients_are_those_of_the_eager_loop(implementation):
     def gradients(implementation):
         def loss(*args):
-            return jnp.sum(mixed(*args, implementation, False) ** 2)
+            return jnp.sum(outputs_of(*args, implementation=implementation, normalise=False) ** 2)
 
         return jax.grad(loss, (0, 1, 2))(PARAMETERS, X, LOGITS)
 
@@ -73,9 +75,9 @@ def test_gradients_are_those_of_the_eager_loop(implementation):
 @pytest.mark.parametrize("implementation", EXPERTS_IMPLEMENTATIONS)
 def test_half_precision_is_close_and_stays_half(implementation):
     half = [jax.tree.map(lambda array: array.astype(jnp.bfloat16), value) for value in (PARAMETERS, X)]
-    found = mixed(*half, LOGITS, implementation)
+    found = outputs_of(half[0], half[1], LOGITS, implementation)
     assert found.dtype == jnp.bfloat16
-    assert_close(found, mixed(PARAMETERS, X, LOGITS, "eager"), 3e-2)
+    assert_close(found, outputs_of(PARAMETERS, X, LOGITS, "eager"), 3e-2)
 
 
 def test_the_loss_of_balanced_experts_is_the_number_of_choices():
@@ -112,6 +114,7 @@ def test_the_loss_counts_the_new_tokens_alone_with_a_cache():
     model = MixtralForCausalLM(TINY)
     ids, mask = np.arange(10).reshape(2, 5), np.array([[1, 1, 1, 1, 1], [0, 0, 0, 1, 1]])
     start = model(ids[:, :3], attention_mask=mask, past_key_values=model.init_cache(2, 5))
+    found: Any
     found = model(ids[:, 3:], attention_mask=mask, past_key_values=start.past_key_values, output_router_logits=True)
     assert start.aux_loss is None
     assert found.router_logits[0].shape == (4, 8)
@@ -121,9 +124,9 @@ def test_the_loss_counts_the_new_tokens_alone_with_a_cache():
 def test_noise_takes_place_in_training_alone():
     config = MixtralConfig.from_any({**TINY.to_dict(), "router_jitter_noise": 0.3})
     model, ids = MixtralForCausalLM(config), np.arange(10).reshape(2, 5)
-    still, noisy = model(ids).logits, model(ids, train=True, dropout_rng=jax.random.key(0)).logits
-    np.testing.assert_array_equal(still, MixtralForCausalLM(TINY)(ids).logits)
-    assert (noisy != still).all()
+    plain, noisy = model(ids).logits, model(ids, train=True, dropout_rng=jax.random.key(0)).logits
+    np.testing.assert_array_equal(plain, MixtralForCausalLM(TINY)(ids).logits)
+    assert (noisy != plain).all()
 
 
 def test_unknown_implementations_are_refused():

@@ -2,6 +2,7 @@
 
 import copy
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -173,7 +174,7 @@ V4 = [
 @pytest.mark.parametrize("fields", V4)
 def test_v4_fields_become_the_parameters_of_transformers_v5(fields):
     fields = {"max_position_embeddings": MAXIMUM, **fields}
-    config = LlamaConfig(**copy.deepcopy(fields))
+    config: Any = LlamaConfig(**copy.deepcopy(fields))
     config.standardize_rope_params()
     expected = {key: value for key, value in config.rope_parameters.items() if key != "type"}
     before = copy.deepcopy(fields)

@@ -1,22 +1,21 @@
-"""Models that read sound."""
+"""Models that read audio."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from models.family import Family
-from models.torch_reference import MASK
+from models.family import MASK, Family
 
 
 def whisper_batch(config: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Spectra and texts; of the decoder alone, texts and what an encoder would return."""
     ids = rng.choice([token for token in range(config.vocab_size) if token != config.pad_token_id], MASK.shape)
     if not config.is_encoder_decoder:
-        memory = rng.normal(size=(len(MASK), 5, config.d_model)).astype(np.float32)
-        return {"input_ids": ids, "attention_mask": MASK, "encoder_outputs": memory}
+        encoder_outputs = rng.normal(size=(len(MASK), 5, config.d_model)).astype(np.float32)
+        return {"input_ids": ids, "attention_mask": MASK, "encoder_outputs": encoder_outputs}
     spectra = rng.normal(size=(len(MASK), config.num_mel_bins, 2 * config.max_source_positions)).astype(np.float32)
-    mask = np.sort(MASK, axis=1)[:, ::-1].copy()  # a place that sees no other has no gradient here, and one in torch
+    mask = np.sort(MASK, axis=1)[:, ::-1].copy()  # a position that sees no other has no gradient here, and one in torch
     return {"input_features": spectra, "decoder_input_ids": ids, "decoder_attention_mask": mask}
 
 

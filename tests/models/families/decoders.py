@@ -57,7 +57,7 @@ FAMILIES = {
             "vocab_size": 33,
             "n_positions": 29,
             "n_embd": 40,
-            "n_layer": 3,
+            "n_layer": 2,
             "n_head": 4,
             "rotary_dim": 6,
             "n_inner": 27,
@@ -89,7 +89,7 @@ FAMILIES = {
         config={
             "vocab_size": 35,
             "hidden_size": 40,
-            "num_hidden_layers": 3,
+            "num_hidden_layers": 2,
             "num_attention_heads": 4,
             "intermediate_size": 27,
             "max_position_embeddings": 29,
@@ -135,7 +135,7 @@ FAMILIES = {
         config={
             "vocab_size": 33,
             "hidden_size": 42,
-            "n_layer": 3,
+            "n_layer": 2,
             "n_head": 6,  # slopes between powers of two
             "layer_norm_epsilon": 1e-4,
             "hidden_dropout": 0.2,
@@ -167,7 +167,7 @@ FAMILIES = {
         config={
             "vocab_size": 33,
             "hidden_size": 36,
-            "num_hidden_layers": 3,
+            "num_hidden_layers": 2,
             "num_attention_heads": 4,
             "ffn_dim": 29,
             "max_position_embeddings": 21,

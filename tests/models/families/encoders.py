@@ -32,7 +32,7 @@ def roberta_like(
         "num_labels": 5,
     }
     tasks = ("MaskedLM", "SequenceClassification", "MultipleChoice", "TokenClassification")
-    heads: dict[str, Mapping[str, Any]] = {f"{name}Model": {}} | {f"{name}For{task}": {} for task in tasks}
+    heads: dict[str, Mapping[str, Any]] = {f"{name}Model": {}, **{f"{name}For{task}": {} for task in tasks}}
     heads |= {f"{name}ForCausalLM": {"is_decoder": True}, f"{name}ForQuestionAnswering": {"num_labels": 2}}
     # With padding on the left transformers counts cached positions from the padding on; we do not.
     every = {"untied": (f"{name}ForMaskedLM", {"tie_word_embeddings": False})} | dict(variants or {})
@@ -136,6 +136,7 @@ FAMILIES = {
     "roberta": roberta_like(
         "Roberta", "flaxmodels.models.roberta", published={"roberta-base": ("RobertaModel", 124_645_632)}
     ),
+    "camembert": roberta_like("Camembert", "flaxmodels.models.camembert"),
     "xlm-roberta": roberta_like(
         "XLMRoberta", "flaxmodels.models.xlm_roberta", published={"xlm-roberta-base": ("XLMRobertaModel", 278_043_648)}
     ),

@@ -28,7 +28,7 @@ FAMILIES = {
             "windows": ("Qwen3MoeForCausalLM", {"use_sliding_window": True, "sliding_window": 3}),
             "steps": ("Qwen3MoeForCausalLM", {"decoder_sparse_step": 2}),
             "mixed": ("Qwen3MoeModel", {"mlp_only_layers": [1]}),
-            "dense": ("Qwen3MoeModel", {"mlp_only_layers": [0, 1, 2]}),
+            "dense": ("Qwen3MoeModel", {"mlp_only_layers": [0, 1]}),
         },
         unequal=("steps", "mixed"),
         half_tolerance=ROUNDED,
@@ -45,7 +45,7 @@ FAMILIES = {
                 {
                     "attention_bias": False,
                     "swiglu_alpha": 1.1,
-                    "layer_types": ["full_attention", "full_attention", "sliding_attention"],
+                    "layer_types": ["full_attention", "sliding_attention"],
                     "rope_parameters": {"rope_type": "default", "rope_theta": 500.0},
                 },
             ),

@@ -22,7 +22,7 @@ def llama_like(
     common = {
         "vocab_size": 35,
         "hidden_size": 36,
-        "num_hidden_layers": 3,
+        "num_hidden_layers": 2,
         "num_attention_heads": 6,
         "num_key_value_heads": 3,
         "head_dim": 8,
@@ -174,6 +174,18 @@ FAMILIES = {
         heads={"Gemma3TextModel": {}, "Gemma3ForCausalLM": {}, "Gemma3TextForSequenceClassification": {}},
         half_tolerance=8e-2,
         published={"gemma-3-1b": ("Gemma3ForCausalLM", 999_885_952)},
+    ),
+    "granite": llama_like(
+        "Granite",
+        {"attention_bias": True, "mlp_bias": True, "embedding_multiplier": 3.5, "attention_multiplier": 0.21}
+        | {"residual_multiplier": 0.37, "logits_scaling": 2.5},
+        heads=1,
+        variants={
+            "tied": (
+                "GraniteForCausalLM",
+                {"tie_word_embeddings": True, "attention_bias": False, "mlp_bias": False, "num_key_value_heads": 1},
+            ),
+        },
     ),
     "phi3": llama_like(
         "Phi3",

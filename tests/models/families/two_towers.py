@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from models.family import Family
-from models.torch_reference import MASK
+from models.family import MASK, Family
 
 TEXT = {
     "vocab_size": 31,
@@ -36,7 +35,7 @@ SIGLIP = {"text_config": SIGLIP_TEXT, "vision_config": VISION, "num_labels": 5}
 
 
 def texts(config: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """A padded batch in which the token with the highest id and the end token are at different places."""
+    """A padded batch in which the token with the highest id and the end token are at different positions."""
     ids = rng.integers(6, 28, MASK.shape)
     for row, (highest, end, again) in enumerate([(2, 5, 6), (1, 3, 4), (6, 4, 5)]):
         ids[row, highest] = 30

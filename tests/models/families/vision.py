@@ -25,7 +25,7 @@ def masks(config: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
 
 
 def hidden_tokens(extra: int) -> Any:
-    """An attention mask that hides some of the patches, behind `extra` tokens in front of them."""
+    """An attention mask that hides some of the patches, after `extra` tokens in front of them."""
 
     def inputs(config: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
         rows, columns = config.grid(config.image_size)

@@ -9,7 +9,7 @@ import torch
 import transformers
 
 import interop
-from flaxmodels import BertForMaskedLM, LlamaForCausalLM, live_torch
+from flaxmodels import BertForMaskedLM, LlamaForCausalLM, torch_interop
 from flaxmodels.errors import ConfigError
 from interop import torch_bridge
 from interop.errors import InteropError
@@ -60,7 +60,7 @@ def test_bfloat16_stays_bfloat16_bit_for_bit(module):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_arrays_of_a_shared_device_pass_through_dlpack(module, dtype, monkeypatch):
     """Between CPU tensors here, which DLPack serves as it does those of a GPU."""
-    monkeypatch.setattr(live_torch, "shares_device", lambda kind: True)
+    monkeypatch.setattr(torch_interop, "shares_device", lambda kind: True)
     monkeypatch.setattr(torch_bridge, "to_numpy", None)
     monkeypatch.setattr(torch_bridge, "from_numpy", None)
     module = module.to(dtype)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from flaxmodels.errors import FlaxModelsError
-from flaxmodels.nn.augment import span_mask
 from flaxmodels.nn.dropout import layer_dropout
+from flaxmodels.nn.spec_augment import span_mask
 
 
 def runs(row: np.ndarray) -> list[int]:
@@ -28,12 +28,12 @@ def test_spans_lie_within_the_lengths_of_the_rows(seed):
     )
     assert not mask[np.arange(40)[None] >= np.asarray(lengths)[:, None]].any()
     assert all(length >= 4 for row in mask for length in runs(row))
-    assert [mask[number].sum() for number in (2, 3, 4)] == [4, 0, 0]  # one place to begin at, then none
+    assert [mask[number].sum() for number in (2, 3, 4)] == [4, 0, 0]  # one position to begin at, then none
     assert 5 <= mask[0].sum() <= 16
     assert 5 <= mask[1].sum() <= 8
 
 
-def test_about_the_share_is_masked_and_places_are_alike():
+def test_about_the_share_is_masked_and_positions_are_alike():
     keys = jax.random.split(jax.random.key(0), 300)
     masks = np.asarray(jax.vmap(lambda key: span_mask(key, (4, 50), 0.2, 2, 0))(keys)).reshape(-1, 50)
     assert abs(masks.mean() - 0.2 * 0.9) < 0.02  # spans overlap at times
@@ -41,7 +41,7 @@ def test_about_the_share_is_masked_and_places_are_alike():
 
 
 def test_spans_longer_than_the_row_are_refused():
-    message = "spans of 9 places cannot be masked in 8: lower the length of the spans"
+    message = "spans of 9 positions cannot be masked in 8: lower the length of the spans"
     with pytest.raises(FlaxModelsError, match=f"^{re.escape(message)}$"):
         span_mask(jax.random.key(0), (2, 8), 0.1, 9, 1)
 

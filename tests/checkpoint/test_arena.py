@@ -4,7 +4,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from flaxmodels.checkpoint.memory import Arena
+from flaxmodels.checkpoint.arena import Arena
 
 DTYPES = ["float32", "float16", ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn]
 
