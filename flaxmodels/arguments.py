@@ -22,7 +22,7 @@ class _Argument:
 
 
 _QUANTISED = "parameters are not quantised here: load the model in torch_dtype='bfloat16'"
-_PLACED = "give device_mesh= and sharding_rules= to place parameters on devices"
+_SHARDED = "give device_mesh= and sharding_rules= to place parameters on devices"
 _ARGUMENTS: dict[str, _Argument] = {
     "weights_only": _Argument((None, True), "pickles are read as weights alone, and run no code"),
     "trust_remote_code": _Argument((None, False), "code of a repository is never run: use a class of flaxmodels"),
@@ -32,13 +32,13 @@ _ARGUMENTS: dict[str, _Argument] = {
     "quantization_config": _Argument((None,), _QUANTISED),
     "load_in_8bit": _Argument((None, False), _QUANTISED),
     "load_in_4bit": _Argument((None, False), _QUANTISED),
-    "device_map": _Argument((None,), _PLACED),
-    "max_memory": _Argument((None,), _PLACED),
-    "tp_plan": _Argument((None,), _PLACED),
-    "tp_size": _Argument((None,), _PLACED),
-    "offload_folder": _Argument((None,), _PLACED),
-    "offload_state_dict": _Argument((None, False), _PLACED),
-    "offload_buffers": _Argument((None, False), _PLACED),
+    "device_map": _Argument((None,), _SHARDED),
+    "max_memory": _Argument((None,), _SHARDED),
+    "tp_plan": _Argument((None,), _SHARDED),
+    "tp_size": _Argument((None,), _SHARDED),
+    "offload_folder": _Argument((None,), _SHARDED),
+    "offload_state_dict": _Argument((None, False), _SHARDED),
+    "offload_buffers": _Argument((None, False), _SHARDED),
     "adapter_kwargs": _Argument((None, {}), "adapters are not read: merge them with peft"),
     "adapter_name": _Argument((None, "default"), "adapters are not read: merge them with peft"),
     "use_kernels": _Argument((None, False), "attn_implementation= and experts_implementation= choose kernels"),
