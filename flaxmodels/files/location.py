@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flaxmodels.errors import CheckpointError
+from flaxmodels.errors import CheckpointNotFound
 from flaxmodels.files.committed import current, folder_of
 from flaxmodels.files.formats import ORBAX_METADATA, format_of, is_self_contained
 from flaxmodels.files.reading import checkpoint_errors, read_json
+from flaxmodels.files.repository import Repository
 from flaxmodels.files.unsupported import ADAPTER_CONFIG, CONSOLIDATED, check_adapter, without_dequantised
 
 CONFIG_NAME = "config.json"
-HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
-
-
-def split_hub_kwargs(kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The keywords that are for the Hub, and the others."""
-    hub = {name: value for name, value in kwargs.items() if name in HUB_KWARGS}
-    return hub, {name: value for name, value in kwargs.items() if name not in HUB_KWARGS}
 
 
 @dataclass(frozen=True)
@@ -30,72 +24,52 @@ class Location:
         root: the folder, or the id of the repository; "" if the model has no files.
         is_local: whether `root` is a folder.
         file: the name in `root` of a single file, or of a tree of Orbax, if one was named.
-        hub: the keywords for the Hub.
+        repository: that of the Hub, unless `root` is a folder.
     """
 
     root: str
     is_local: bool
     file: str | None = None
-    hub: dict[str, Any] = field(default_factory=dict)
+    repository: Repository | None = None
 
     def find(self, name: str) -> Path | None:
         """The local path of the file called `name`, downloaded if need be; `None` if the model has no such file.
 
         Raises:
-            CheckpointError: the repository does not exist or cannot be reached, or the name is that of something else
-                than a file or a tree.
+            CheckpointError: the name is that of something else than a file or a tree; or what `Repository.find` raises.
         """
         if not self.root:
             return None
-        if self.is_local:
-            return current(Path(self.root), name)
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
+        return current(Path(self.root), name) if self.repository is None else self.repository.find(name)
 
-        try:
-            return Path(hf_hub_download(self.root, name, **self.hub))
-        except LocalEntryNotFoundError as error:
-            if self._is_cached():
-                return None
-            raise CheckpointError(
-                f"{self.root!r} is not in the local cache, and could not be downloaded: {error}"
-            ) from error
-        except EntryNotFoundError:
-            return None
-        except (HFValidationError, OSError) as error:
-            raise CheckpointError(
-                f"{self.root!r} is neither a local folder or file nor a model that the Hub gives: {error}"
-            ) from error
-
-    def _is_cached(self) -> bool:
-        """Whether some files of the model are in the local cache of the Hub."""
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import LocalEntryNotFoundError
-
-        which = {name: self.hub[name] for name in ("cache_dir", "revision") if name in self.hub}
-        try:
-            return bool(snapshot_download(self.root, local_files_only=True, **which))
-        except LocalEntryNotFoundError:
-            return False
+    def lacks(self, what: str) -> str:
+        """What an error says of files that were not found."""
+        if self.repository is None:
+            return f"{self.root} has no {what}"
+        unreachable, where = self.repository.unreachable, self.repository.path("").rstrip("/")
+        in_folder = f" in its folder {where}" if where else ""
+        in_cache = f" in the local cache, and the Hub cannot be asked ({unreachable})" if unreachable else ""
+        return f"{self.root} has no {what}{in_folder}{in_cache}"
 
     def named(self, file: str | None) -> Location:
         """The location of one file among these; itself if none is named.
 
         Raises:
-            CheckpointError: there is no such file.
+            CheckpointNotFound: there is no such file.
         """
         if file is None:
             return self
         path = self.find(file)
         if path is None:
-            raise CheckpointError(f"{self.root} has no {file}: check the name")
+            raise CheckpointNotFound(f"{self.lacks(file)}: check the name")
         return _at(path)
 
     def config(self) -> dict[str, Any]:
         """The values of `config.json`, or what a file of weights says in its place.
 
         Raises:
-            CheckpointError: there is neither, or the folder is that of an adapter.
+            CheckpointNotFound: there is neither.
+            CheckpointError: the folder is that of an adapter.
         """
         format = None if self.file is None else format_of(self.file)
         if self.file is not None and format is not None and format.read_config is not None:
@@ -104,7 +78,7 @@ class Location:
         path = self.find(CONFIG_NAME)
         if path is None:
             self.check_adapter(has_weights=False)
-            raise CheckpointError(f"{self.root} has no {CONFIG_NAME}: add it, or pass config={self.consolidated()}")
+            raise CheckpointNotFound(f"{self.lacks(CONFIG_NAME)}: add it, or pass config={self.consolidated()}")
         return without_dequantised(read_json(path))
 
     def check_adapter(self, *, has_weights: bool) -> None:
@@ -130,7 +104,7 @@ def resolve(name_or_path: str | Path, **hub: Any) -> Location:
     """The location of a model, from a folder, a file of weights, or a Hub id.
 
     Raises:
-        CheckpointError: what is certainly a path leads to nothing.
+        CheckpointNotFound: what is certainly a path leads to nothing.
     """
     path = Path(name_or_path).expanduser()
     is_folder = path.is_dir() and not (path / ORBAX_METADATA).is_file()
@@ -142,8 +116,8 @@ def resolve(name_or_path: str | Path, **hub: Any) -> Location:
         whole = list(filter(is_self_contained, names))
         return Location(str(folder), True, whole[0] if len(whole) == 1 else None)
     if path.is_absolute() or str(name_or_path).startswith((".", "~")):
-        raise CheckpointError(f"{name_or_path} does not exist: check the path")
-    return Location(str(name_or_path), False, hub=hub)
+        raise CheckpointNotFound(f"{name_or_path} does not exist: check the path")
+    return Location(str(name_or_path), False, repository=Repository(str(name_or_path), hub))
 
 
 def _at(path: Path) -> Location:

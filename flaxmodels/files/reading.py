@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from flaxmodels.errors import CheckpointError
+from flaxmodels.errors import CheckpointError, CheckpointNotFound
 from interop.errors import LONGEST_PATH, InteropError, shown
 
 MAX_JSON_BYTES = 100_000_000
@@ -121,7 +121,8 @@ def open_bytes(path: Path, *, mmap: bool = True) -> FileBytes:
     truncated, the next access ends the process with SIGBUS. Replacing a file by renaming another does neither.
 
     Raises:
-        CheckpointError: the file cannot be opened, or is a Git LFS pointer instead of the file itself.
+        CheckpointNotFound: there is no such file.
+        CheckpointError: it cannot be opened, or is a Git LFS pointer instead of the file itself.
     """
     try:
         with _open(path) as file:
@@ -130,7 +131,8 @@ def open_bytes(path: Path, *, mmap: bool = True) -> FileBytes:
             data = _mapped(file) if mmap else FileCopies(path, file)
     except OSError as error:
         problem = f"{shown(path, LONGEST_PATH)}: {error.strerror}"
-        raise CheckpointError(f"{problem}. Check the path and its permissions.") from error
+        kind = CheckpointNotFound if isinstance(error, FileNotFoundError) else CheckpointError
+        raise kind(f"{problem}. Check the path and its permissions.") from error
     if data[:23].tobytes() == b"version https://git-lfs":
         raise CheckpointError(f"{shown(path.name)}: a Git LFS pointer, not the file itself. Run `git lfs pull`.")
     return data

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from flaxmodels.errors import CheckpointError
 from flaxmodels.files.formats import is_weight_file, search_order, variant_of
@@ -28,11 +29,17 @@ def saved_files(folder: Path) -> dict[str, int]:
     """
     config = folder / CONFIG_NAME
     try:
-        record = read_json(config).get(SAVED_FILES) if config.is_file() else None
+        values = read_json(config) if config.is_file() else {}
     except CheckpointError:
         return {}
+    return recorded_files(values, lambda name: size_of(folder / name))
+
+
+def recorded_files(config: Mapping[str, Any], size_of: Callable[[str], int | None]) -> dict[str, int]:
+    """Names and sizes of the weight files that a `config.json` records and that are of these sizes now."""
+    record = config.get(SAVED_FILES)
     entries = record.items() if isinstance(record, Mapping) else ()
-    return {name: size for name, size in entries if is_weight_file(name) and size_of(folder / name) == size}
+    return {name: size for name, size in entries if is_weight_file(name) and size_of(name) == size}
 
 
 def size_of(path: Path) -> int | None:
@@ -83,8 +90,14 @@ class Superseded:
 
 def superseded(folder: Path, written: Collection[str], variant: str | None) -> Superseded:
     """What becomes of the weights in `folder` when the files `written` take their places there."""
-    record = saved_files(folder)
     before = [path.name for path in folder.iterdir() if is_weight_file(path.name) and variant_of(path.name) == variant]
+    return superseded_among(before, saved_files(folder), written, variant)
+
+
+def superseded_among(
+    before: Iterable[str], record: Collection[str], written: Collection[str], variant: str | None
+) -> Superseded:
+    """What becomes of weights of one variant, of which earlier saves have written those in `record`."""
     order = search_order(variant)
     first = min((order.index(name) for name in written if name in order), default=0)
     saved, preferred, others = [], [], []

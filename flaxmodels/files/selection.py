@@ -14,7 +14,8 @@ class Selection:
     """What a caller says of the weights; the order of formats decides the rest.
 
     Attributes:
-        variant: `model.{variant}.safetensors` and the like.
+        variant: `model.{variant}.safetensors` and the like; with `from_flax` and `from_tf`, whose files may have none,
+            those without it too.
         use_safetensors: only safetensors if true, none if false.
         from_pt, from_flax, from_tf: only files of that framework.
     """
@@ -42,7 +43,8 @@ class Selection:
 
     def file_names(self) -> Iterator[str]:
         """The names of the files and indices that may be meant, in order."""
-        return (name for format in self.formats() for name in format.file_names(self.variant))
+        variants = [self.variant, None] if self.variant and (self.from_flax or self.from_tf) else [self.variant]
+        return (name for variant in variants for format in self.formats() for name in format.file_names(variant))
 
     def check(self, name: str, layout: Layout) -> None:
         """Refuse a file that was named and is not what is meant.

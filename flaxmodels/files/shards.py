@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from flaxmodels.errors import CheckpointError, FlaxModelsError
+from flaxmodels.errors import CheckpointError, CheckpointNotFound, FlaxModelsError
 from flaxmodels.files.arrays import contiguous
 from flaxmodels.files.committed import current, folder_of
 from flaxmodels.files.reading import damaged, read_json
@@ -159,5 +159,5 @@ def _shard_paths(path: Path, weight_map: Mapping[str, str]) -> dict[str, Path]:
     absent = [file for file, shard in paths.items() if shard is None]
     if absent:
         problem = f"shards that it names are absent: {listed(absent)}"
-        raise CheckpointError(f"{shown(path.name)}: {problem}. Download them too.")
+        raise CheckpointNotFound(f"{shown(path.name)}: {problem}. Download them too.")
     return {file: shard for file, shard in paths.items() if shard is not None}

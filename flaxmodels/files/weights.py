@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from flaxmodels.errors import CheckpointError
+from flaxmodels.errors import CheckpointError, CheckpointNotFound
 from flaxmodels.files.committed import current, folder_of, of_one_save
 from flaxmodels.files.formats import ORBAX, SUFFIXES, Layout, format_of, is_index, suffix_of
 from flaxmodels.files.location import Location
@@ -81,7 +81,8 @@ def find_weights(
     The arguments select among them, as the attributes of `Selection` say; `mmap` is that of `open_weights`.
 
     Raises:
-        CheckpointError: there are none, they are not what is selected, or an adapter is beside them.
+        CheckpointNotFound: there are none.
+        CheckpointError: they are not what is selected, or an adapter is beside them.
         FlaxModelsError: arguments that exclude each other.
     """
     selection = Selection(variant, use_safetensors, from_pt, from_flax, from_tf)
@@ -97,8 +98,8 @@ def find_weights(
         raise CheckpointError(kind)
     expected = ", ".join(format.file_name for format in selection.formats())
     of_variant = f", of variant {variant!r}" if variant else ""
-    raise CheckpointError(
-        f"{location.root} has no weights: expected {expected}, or one of these in shards with an index{of_variant}"
+    raise CheckpointNotFound(
+        f"{location.lacks('weights')}: expected {expected}, or one of these in shards with an index{of_variant}"
         + location.consolidated()
     )
 

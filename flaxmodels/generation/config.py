@@ -11,10 +11,13 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from annotated_types import Interval, Len, Predicate, doc
 
-from flaxmodels.errors import CheckpointError, ConfigError
+from flaxmodels.arguments import check_arguments
+from flaxmodels.errors import CheckpointNotFound, ConfigError
 from flaxmodels.fields import MAX_INT, Positive, Rate, TokenId, brief, fields_of, kind_of, too_deep, unknown_names
 from flaxmodels.files.commit import replace_text
 from flaxmodels.files.reading import read_json
+from flaxmodels.files.repository import split_hub_kwargs
+from flaxmodels.hub.mixin import PushToHubMixin
 
 GENERATION_CONFIG_NAME = "generation_config.json"
 DEFAULT_NEW_TOKENS = 20
@@ -107,7 +110,7 @@ _IdTable = Annotated[Any, Predicate(kind_of(dict[str, TokenId]).accepts), doc("a
 _Decay = Annotated[tuple[_Count, Positive], doc("an integer of at least 0 and a number above 0")]
 
 
-class GenerationConfig:
+class GenerationConfig(PushToHubMixin):
     """How `generate` continues a prompt.
 
     Only values that were given are held and written to files, unknown ones of files included; the others read as
@@ -171,6 +174,8 @@ class GenerationConfig:
     Raises:
         ConfigError: a keyword is no setting. Values are checked, by the annotations, when `generate` is called.
     """
+
+    pushed_as = "generation config"
 
     max_length: _Length | None = None
     max_new_tokens: _Length | None = None
@@ -279,25 +284,40 @@ class GenerationConfig:
         """The `generation_config.json` of a Hub id or a folder; `hub` are keywords for the Hub.
 
         Raises:
-            CheckpointError: there is no such file, or it is not JSON.
-            ConfigError: a setting has the name of a method.
+            CheckpointNotFound: there is no such file.
+            CheckpointError: it is not JSON.
+            ConfigError: a setting has the name of a method, or a keyword is not for the Hub.
         """
         from flaxmodels.files.location import resolve
 
-        path = resolve(name_or_path, **hub).find(GENERATION_CONFIG_NAME)
+        options, others = split_hub_kwargs(check_arguments(hub))
+        if others:
+            raise ConfigError(
+                f"GenerationConfig.from_pretrained() does not take {', '.join(others)}: set it afterwards"
+            )
+        location = resolve(name_or_path, **options)
+        path = location.find(GENERATION_CONFIG_NAME)
         if path is None:
-            raise CheckpointError(
-                f"{name_or_path} has no {GENERATION_CONFIG_NAME}: use GenerationConfig.from_model_config(config)"
+            raise CheckpointNotFound(
+                f"{location.lacks(GENERATION_CONFIG_NAME)}: use GenerationConfig.from_model_config(config)"
             )
         return cls.from_dict(read_json(path))
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write `generation_config.json` into `folder`, which is made if absent.
+    def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> None:
+        """Write `generation_config.json` into a folder, which is made if absent.
+
+        Args:
+            save_directory: the folder.
+            push_to_hub: also push the file to the Hub, into the repository `repo_id` or one named like the folder.
+            kwargs: arguments of `push_to_hub`.
 
         Raises:
             CheckpointError: the disk is full, or the folder is not writable.
+            HubError, FlaxModelsError, TypeError: as `push_to_hub`.
         """
-        replace_text(Path(folder), GENERATION_CONFIG_NAME, self.to_json_string())
+        folder = Path(save_directory)
+        with self.pushing(folder, push_to_hub, kwargs):
+            replace_text(folder, GENERATION_CONFIG_NAME, self.to_json_string())
 
     def to_dict(self) -> dict[str, Any]:
         """The values that were given."""

@@ -50,8 +50,8 @@ class GenerationMixin(Capability):
         if self.policy.scan_layers and len(set(windows)) > 1:  # layers are stacked, and so must be of one shape
             windows = (None,) * len(windows)
         return tuple(
-            empty_cache(batch_size, max_length, config.kv_heads, config.features_per_head, stored, window)
-            for window in windows
+            empty_cache(batch_size, max_length, kv_heads, config.features_per_head, stored, window)
+            for kv_heads, window in zip(config.layer_kv_heads, windows, strict=True)
         )
 
     def empty_prompt(self, batch_size: int, prompt_len: int) -> dict[str, np.ndarray]:
