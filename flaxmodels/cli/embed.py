@@ -39,7 +39,8 @@ def mean_pooled(encoder: Any, tokenizer: Any, texts: Sequence[str]) -> Any:
     """The mean over the tokens of each text of the last hidden states, of length 1: float32 `[texts, hidden]`."""
     import numpy as np
 
-    batch = tokenizer(list(texts), max_length=encoder.config.max_position_embeddings)
+    longest = encoder.config.max_position_embeddings
+    batch = tokenizer(list(texts), padding=True, truncation=True, max_length=longest, return_tensors="np")
     hidden = np.asarray(encoder(**batch).last_hidden_state, np.float32)
     weights = batch["attention_mask"][..., None].astype(np.float32)
     summed = (hidden * weights).sum(1)

@@ -46,7 +46,7 @@ class Completion:
     """The text of one completion, written and timed while it is decoded: a `streamer` of `generate`."""
 
     def __init__(self, tokenizer: Any, write: Callable[[str], Any]):
-        self._stream, self._write = tokenizer.stream(), write
+        self._stream, self._write = tokenizer.stream(skip_special_tokens=True), write
         self._times: list[float] = []
 
     @property
@@ -85,8 +85,11 @@ def complete(
     **settings: Any,
 ) -> Completion:
     """The completion of a prompt; `write` gets its text while it is decoded."""
-    text = tokenizer.apply_chat_template([{"role": "user", "content": prompt}]) if chat else prompt
+    if chat:
+        messages = [{"role": "user", "content": prompt}]
+        inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="np")
+    else:
+        inputs = tokenizer(prompt, return_tensors="np")
     completion = Completion(tokenizer, write)
-    inputs = tokenizer(text, add_special_tokens=not chat)
     model.generate(**inputs, tokenizer=tokenizer, streamer=completion, **settings)
     return completion

@@ -32,32 +32,11 @@ def described(location: Any, weights: Any, architecture: str | None = None, para
     return describe(found, found.config_class.from_any(config), policy, weights)
 
 
-def tokenizer_path(location: Any) -> Path:
-    """Where the tokenizer of a model is: the GGUF file itself, or the folder with `tokenizer.json`.
-
-    Raises:
-        CheckpointError: there is none.
-    """
-    from flaxmodels.errors import CheckpointError
-    from flaxmodels.files.committed import folder_of
-    from flaxmodels.files.formats import is_self_contained
-
-    if location.file is not None and is_self_contained(location.file):
-        return Path(location.root) / location.file
-    found = location.find("tokenizer.json")
-    if found is None:
-        raise CheckpointError(f"{location.root} has no tokenizer.json: add the tokenizer's files to it")
-    for name in ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"):
-        location.find(name)
-    return folder_of(found)
-
-
 def load_tokenizer(model: str) -> Any:
     """The tokenizer of a model."""
-    from flaxmodels.files.location import resolve
     from flaxmodels.tokenizer import Tokenizer
 
-    return Tokenizer.from_pretrained(tokenizer_path(resolve(model)))
+    return Tokenizer.from_pretrained(model)
 
 
 def load_language_model(model: str, dtype: Dtype, param_dtype: Dtype | None, cache: Path | None) -> Any:

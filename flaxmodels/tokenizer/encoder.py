@@ -1,14 +1,16 @@
-"""Texts to token ids, within a time that is proportional to their length."""
+"""Texts to tokens, within a time that is proportional to their length."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from flaxmodels.errors import FlaxModelsError
+from flaxmodels.tokenizer.inputs import Inputs
+from flaxmodels.tokenizer.lengths import Lengths
 from flaxmodels.tokenizer.library import named_errors
 
 if TYPE_CHECKING:
@@ -35,31 +37,60 @@ class Encoder:
         self._has_expressions = _has_expressions(backend)
         self._unfinished: Future[list[tokenizers.Encoding]] | None = None
 
-    def __call__(self, texts: Sequence[str], max_length: int | None, add_special_tokens: bool) -> list[list[int]]:
-        """The token ids of texts, of at most `max_length` each.
+    def __call__(
+        self, inputs: Inputs, lengths: Lengths, padding: dict[str, Any], add_special_tokens: bool, split_special: bool
+    ) -> list[tokenizers.Encoding]:
+        """The tokens of each row.
+
+        Args:
+            inputs: the texts.
+            lengths: how rows are cut and padded.
+            padding: "pad_id", "pad_token" and "pad_type_id"; they count only where rows are padded.
+            add_special_tokens: whether to add those that the model expects around a text.
+            split_special: whether special tokens in a text are read as any other text.
 
         Raises:
-            FlaxModelsError: something is no text, the library fails, it takes too long or is not done with a text
-                before, or `max_length` is too short for the special tokens.
+            FlaxModelsError: the library fails, it takes too long or is not done with a text before, or
+                `lengths.max_length` is too short for the special tokens and the stride.
         """
-        _check_texts(texts)
         if self._unfinished is not None and not self._unfinished.done():
             raise FlaxModelsError("the tokenizer is not done with an earlier text, which it took too long for.")
-        self._truncate(max_length, self._backend.num_special_tokens_to_add(False) if add_special_tokens else 0)
-        chars = sum(map(len, texts))
-        call = partial(self._backend.encode_batch, texts, add_special_tokens=add_special_tokens)
+        self._truncate(lengths, self._backend.num_special_tokens_to_add(inputs.is_paired) if add_special_tokens else 0)
+        self._pad(lengths, padding)
+        self._backend.encode_special_tokens = split_special
+        call = partial(self._backend.encode_batch, inputs.rows, inputs.is_split, add_special_tokens)
         with named_errors("the tokenizer cannot encode these texts"):
-            is_quick = chars <= SHORT_CHARS and not self._has_expressions
-            rows = call() if is_quick else self._within(MAX_SECONDS + chars / MIN_CHARS_PER_SECOND, call)
-        return [row.ids for row in rows]
+            is_quick = inputs.chars <= SHORT_CHARS and not self._has_expressions
+            return call() if is_quick else self._within(MAX_SECONDS + inputs.chars / MIN_CHARS_PER_SECOND, call)
 
-    def _truncate(self, max_length: int | None, added: int) -> None:
-        if max_length is None:
+    def _truncate(self, lengths: Lengths, added: int) -> None:
+        if lengths.truncation is None or lengths.max_length is None:
             self._backend.no_truncation()
-        elif max_length > added:
-            self._backend.enable_truncation(max_length)
-        else:
-            raise FlaxModelsError(f"max_length: expected more than {added} special tokens, got {max_length}.")
+            return
+        if lengths.max_length < added:
+            raise FlaxModelsError(
+                f"max_length: expected at least {added} special tokens, got {lengths.max_length}. Set a larger one, or "
+                "add_special_tokens=False."
+            )
+        if lengths.stride and lengths.stride >= lengths.max_length - added:
+            raise FlaxModelsError(
+                f"stride: expected less than {lengths.max_length - added}, which is max_length without {added} special "
+                f"tokens, got {lengths.stride}."
+            )
+        self._backend.enable_truncation(
+            lengths.max_length, stride=lengths.stride, strategy=lengths.truncation, direction=lengths.truncation_side
+        )
+
+    def _pad(self, lengths: Lengths, padding: dict[str, Any]) -> None:
+        if lengths.padding is None:
+            self._backend.no_padding()
+            return
+        self._backend.enable_padding(
+            direction=lengths.padding_side,
+            pad_to_multiple_of=lengths.pad_to_multiple_of,
+            length=lengths.max_length if lengths.padding == "max_length" else None,
+            **padding,
+        )
 
     def _within(self, seconds: float, call: Callable[[], list[tokenizers.Encoding]]) -> list[tokenizers.Encoding]:
         future: Future[list[tokenizers.Encoding]] = Future()
@@ -84,16 +115,3 @@ class Encoder:
 def _has_expressions(backend: tokenizers.Tokenizer) -> bool:
     parts: list[Any] = [backend.normalizer, backend.pre_tokenizer]
     return any(b'"Regex"' in part.__getstate__() for part in parts if part is not None)
-
-
-def _check_texts(texts: Sequence[Any]) -> None:
-    for index, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise FlaxModelsError(f"texts: expected a str or several, got {type(text).__name__} at {index}.")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise FlaxModelsError(
-                f"texts: expected Unicode text, got half of a surrogate pair, {text[error.start]!r}, "
-                f"at character {error.start} of text {index}."
-            ) from error

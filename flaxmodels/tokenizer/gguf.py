@@ -12,20 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flaxmodels.errors import CheckpointError
-from flaxmodels.tokenizer.parts import Parts, build, excerpt, is_text
+from flaxmodels.tokenizer.conversion.merges import halves
+from flaxmodels.tokenizer.conversion.spm_file import CONTROL, MAX_PIECE_CHARS, NORMAL, USER_DEFINED
+from flaxmodels.tokenizer.excerpts import excerpt, is_text
+from flaxmodels.tokenizer.parts import Parts, build
 
 if TYPE_CHECKING:
     import tokenizers
-
-MAX_PIECE_CHARS = 512
-"""The longest piece that SentencePiece learns. Every way to halve one is tried, so that time grows with the square."""
 
 _PREFIX = "tokenizer.ggml."
 
 _Maker = Callable[[Mapping[str, Any]], "tokenizers.Tokenizer"]
 """Makes a backend of the `tokenizer.ggml.` keys of a GGUF file."""
 
-_NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4
 _GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
@@ -79,7 +78,7 @@ def read_gguf(path: Path) -> Parts:
     # The names that llama.cpp gives to tokens without a text.
     keys["tokens"] = [token or f"[EMPTY_{index}]" for index, token in enumerate(keys["tokens"])]
     tokens = {name: keys["tokens"][keys[key]] for name, key in _IDS.items() if key in keys}
-    return build(path, lambda: make(keys)), tokens, template
+    return Parts(build(path, lambda: make(keys)), tokens, template, {})
 
 
 def _maker(path: Path, keys: Mapping[str, Any]) -> _Maker:
@@ -182,10 +181,8 @@ def _sentencepiece(keys: Mapping[str, Any]) -> tokenizers.Tokenizer:
 
     tokens = keys["tokens"]
     vocabulary = {token: index for index, token in enumerate(tokens)}
-    scored = sorted(zip(keys["scores"], tokens, keys["token_type"], strict=True), key=lambda each: -each[0])
-    normal = (token for _, token, kind in scored if kind == _NORMAL)
-    halves = ((token[:at], token[at:]) for token in normal for at in range(1, len(token)))
-    merges = [pair for pair in halves if pair[0] in vocabulary and pair[1] in vocabulary]
+    normal = (index for index, kind in enumerate(keys["token_type"]) if kind == NORMAL)
+    merges = halves(tokens, keys["scores"], normal)
     unknown = tokens[keys.get("unknown_token_id", 0)]
     backend = Backend(models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True))
     encoding: list[Any] = [normalizers.Replace(" ", "▁")]
@@ -203,9 +200,9 @@ def _with_special_tokens(backend: tokenizers.Tokenizer, keys: Mapping[str, Any])
 
     tokens = keys["tokens"]
     whole = [
-        AddedToken(token, special=kind == _CONTROL, normalized=False)
+        AddedToken(token, special=kind == CONTROL, normalized=False)
         for token, kind in zip(tokens, keys["token_type"], strict=True)
-        if kind in (_CONTROL, _USER_DEFINED)
+        if kind in (CONTROL, USER_DEFINED)
     ]
     backend.add_tokens(whole)
     first = [tokens[keys["bos_token_id"]]] if _adds(keys, "bos") else []

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flaxmodels.errors import CheckpointError
-from flaxmodels.tokenizer.parts import excerpt
+from flaxmodels.tokenizer.excerpts import excerpt
 
 MAX_GROWTH = 10_000
 """How many times as long as a text its steps may make it together. Those of ALBERT, the longest of the well-known
@@ -42,11 +42,11 @@ def check(path: Path, document: Mapping[str, Any]) -> None:
 
 
 def _growth_problem(document: Mapping[str, Any], use: str, steps: tuple[str, ...]) -> str | None:
-    growth = math.prod((_growth(step) for name in steps for step in _objects(document.get(name))), start=1.0)
+    growth = math.prod((_growth(step) for name in steps for step in objects(document.get(name))), start=1.0)
     return f"its steps to {use} make a text up to {growth:.0e} times as long" if growth > MAX_GROWTH else None
 
 
-def _objects(value: Any) -> Iterator[dict[str, Any]]:
+def objects(value: Any) -> Iterator[dict[str, Any]]:
     """Every JSON object in a value, however deep."""
     stack = [value]
     while stack:
@@ -67,7 +67,7 @@ def _growth(step: Mapping[str, Any]) -> float:
             return _longest_replacement(step.get("precompiled_charsmap"))
         case "TemplateProcessing":
             templates = (step.get("single"), step.get("pair"))
-            return max(sum("Sequence" in piece for piece in _objects(template)) for template in templates) or 1
+            return max(sum("Sequence" in piece for piece in objects(template)) for template in templates) or 1
         case str(kind):
             return _GROWTH.get(kind, 1)
     return 1
@@ -94,7 +94,7 @@ def _longest_replacement(charsmap: Any) -> float:
 def _expression_problems(document: Mapping[str, Any]) -> Iterator[str]:
     """Normalizers run on added tokens while the file is loaded, and decoders on every token that is generated."""
     for name in ("normalizer", "decoder"):
-        for step in _objects(document.get(name)):
+        for step in objects(document.get(name)):
             expression = step.get("Regex")
             if isinstance(expression, str) and _may_backtrack(expression):
                 yield f"{name}: the regular expression {excerpt(expression)} may take exponential time"
@@ -110,5 +110,5 @@ def _may_backtrack(expression: str) -> bool:
 
 
 def _added_chars(document: Mapping[str, Any]) -> int:
-    contents = (token.get("content") for token in _objects(document.get("added_tokens")))
+    contents = (token.get("content") for token in objects(document.get("added_tokens")))
     return sum(len(content) for content in contents if isinstance(content, str))

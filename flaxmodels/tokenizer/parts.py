@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flaxmodels.errors import CheckpointError
+from flaxmodels.tokenizer.json_limits import check
 from flaxmodels.tokenizer.library import named_errors
 
 if TYPE_CHECKING:
     import tokenizers
 
-SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
-Parts = tuple["tokenizers.Tokenizer", dict[str, str], str | None]
-"""Backend, special tokens by name, chat template."""
+class Parts(NamedTuple):
+    """The arguments of a `Tokenizer`.
+
+    Attributes:
+        backend: what encodes and decodes.
+        special_tokens: texts by role.
+        chat_template: a template, several by name, or None.
+        settings: what `tokenizer_config.json` says beside them.
+    """
+
+    backend: tokenizers.Tokenizer
+    special_tokens: dict[str, str]
+    chat_template: str | dict[str, str] | None
+    settings: dict[str, Any]
 
 
 def build(path: Path, make: Callable[[], tokenizers.Tokenizer]) -> tokenizers.Tokenizer:
@@ -32,15 +45,18 @@ def build(path: Path, make: Callable[[], tokenizers.Tokenizer]) -> tokenizers.To
         return backend
 
 
-def is_text(value: Any) -> bool:
-    """Whether a value is a text that can be encoded: JSON and GGUF may have halves of surrogate pairs."""
-    try:
-        return isinstance(value, str) and value.encode() is not None
-    except UnicodeEncodeError:
-        return False
+def check_backend(path: Path, backend: tokenizers.Tokenizer) -> None:
+    """Refuse a backend, made from other files than a `tokenizer.json`, that breaks the limits of one.
 
-
-def excerpt(value: Any) -> str:
-    """A value in an error message: the beginning of it, if it is long."""
-    text = ascii(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."
+    Raises:
+        CheckpointError: names every limit.
+    """
+    steps: dict[str, Any] = {
+        "normalizer": backend.normalizer,
+        "pre_tokenizer": backend.pre_tokenizer,
+        "post_processor": backend.post_processor,
+        "decoder": backend.decoder,
+    }
+    document = {name: json.loads(step.__getstate__()) for name, step in steps.items() if step is not None}
+    added = [{"content": token.content} for token in backend.get_added_tokens_decoder().values()]
+    check(path, document | {"added_tokens": added})

@@ -10,6 +10,7 @@ import functools
 import json
 import operator
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
 from datetime import datetime
 from typing import Any
 
@@ -32,14 +33,47 @@ _CONSUMERS = ("batch", "groupby", "join", "list", "max", "min", "reverse", "slic
 """Filters that go through an iterator."""
 
 
+class Written:
+    """What a template has written up to now, and where the assistant's part of it is.
+
+    Attributes:
+        pieces: texts in their order.
+        length: characters of them.
+        spans: of each `{% generation %}` block the first character, the one after its last, and its text.
+    """
+
+    def __init__(self):
+        self.pieces: list[str] = []
+        self.length = 0
+        self.spans: list[tuple[int, int, str]] = []
+
+    def add(self, piece: str) -> None:
+        """Appends a text."""
+        self.pieces.append(piece)
+        self.length += len(piece)
+
+
+WRITTEN: ContextVar[Written] = ContextVar("WRITTEN")
+"""By the rendering that goes on."""
+
+
 class _Generation(Extension):
     """`{% generation %}` marks what the assistant wrote, for training. A prompt takes what is in it."""
 
     tags = {"generation"}
 
     def parse(self, parser: Any) -> Any:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        lineno = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("mark"), [], [], body).set_lineno(lineno)
+
+    @staticmethod
+    def mark(caller: Callable[[], str]) -> str:
+        """Notes where the block is."""
+        text = caller()
+        written = WRITTEN.get()
+        written.spans.append((written.length, written.length + len(text), text))
+        return text
 
 
 class Sandbox(ImmutableSandboxedEnvironment):

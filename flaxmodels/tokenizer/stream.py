@@ -12,7 +12,7 @@ from flaxmodels.tokenizer.library import named_errors
 if TYPE_CHECKING:
     import tokenizers
 
-    from flaxmodels.tokenizer.tokenizer import Tokenizer
+    from flaxmodels.tokenizer.decoding import DecodingMixin
 
 
 class TextStream:
@@ -25,7 +25,7 @@ class TextStream:
         text: the pieces up to now.
     """
 
-    def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool = True):
+    def __init__(self, tokenizer: DecodingMixin, skip_special_tokens: bool = False):
         self.text = ""
         self._tokenizer, self._skip = tokenizer, skip_special_tokens
         self._decoder = self._new_decoder()

@@ -3,140 +3,144 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from flaxmodels.errors import FlaxModelsError
+from flaxmodels.arguments import check_arguments
 from flaxmodels.files.formats import is_self_contained
+from flaxmodels.files.location import resolve
+from flaxmodels.files.repository import split_hub_kwargs
 from flaxmodels.tokenizer import library
+from flaxmodels.tokenizer.added_tokens import add_tokens
+from flaxmodels.tokenizer.chats import ChatMixin
+from flaxmodels.tokenizer.completion import complete, special_tokens_of
+from flaxmodels.tokenizer.decoding import DecodingMixin
 from flaxmodels.tokenizer.encoder import Encoder
-from flaxmodels.tokenizer.folder import read_folder
+from flaxmodels.tokenizer.folder import TOKENIZER_NAME, read_folder
 from flaxmodels.tokenizer.gguf import read_gguf
-from flaxmodels.tokenizer.stream import TextStream
+from flaxmodels.tokenizer.lengths import UNLIMITED, check_side
+from flaxmodels.tokenizer.padding import PaddingMixin
+from flaxmodels.tokenizer.parts import Parts
+from flaxmodels.tokenizer.saving import SavingMixin
+from flaxmodels.tokenizer.settings import check_overrides, token_text_of
+from flaxmodels.tokenizer.templates import by_name
 
 if TYPE_CHECKING:
     import tokenizers
 
-_MAX_ID = np.iinfo(np.int32).max
 
-
-class Tokenizer:
+class Tokenizer(PaddingMixin, DecodingMixin, ChatMixin, SavingMixin):
     """Token ids of texts and texts of token ids, in the way a model was trained with.
+
+    Its methods are those of transformers' fast tokenizers: the same names, arguments, defaults and results.
 
     Attributes:
         backend: the `tokenizers.Tokenizer` that does the work.
-        special_tokens: texts of the special tokens by name, "bos_token", "eos_token", ...; a chat template
-            can use these names.
-        bos_token, eos_token, pad_token: their texts, or None.
-        bos_token_id, eos_token_id, pad_token_id: their ids, or None.
-        chat_template: the Jinja template that makes a prompt of messages, or None.
+        special_tokens: texts of the special tokens by role, "bos_token", "eos_token", ...; a chat template can use
+            these names.
+        chat_template: the Jinja template that makes a prompt of messages, several by name, or None.
+        model_max_length: tokens of a row that the model takes; 10**30 if that is not known.
+        padding_side: "right" or "left".
+        truncation_side: "right" or "left".
+        model_input_names: what the model takes, "input_ids" first.
+        clean_up_tokenization_spaces: whether `decode` takes away spaces before English punctuation.
+        split_special_tokens: whether special tokens in a text are read as any other text.
+        settings: whatever else `tokenizer_config.json` says, which `save_pretrained` writes.
+        name_or_path: where it was read from.
     """
 
     def __init__(
         self,
         backend: tokenizers.Tokenizer,
-        special_tokens: Mapping[str, str],
-        chat_template: str | None = None,
+        special_tokens: Mapping[str, str] = {},
+        chat_template: str | dict[str, str] | None = None,
+        settings: Mapping[str, Any] = {},
     ):
+        settings = dict(settings)
         backend.no_padding()
         self.backend = backend
         self.special_tokens = dict(special_tokens)
         self.chat_template = chat_template
-        self.bos_token, self.bos_token_id = self._special("bos_token")
-        self.eos_token, self.eos_token_id = self._special("eos_token")
-        self.pad_token, self.pad_token_id = self._special("pad_token")
-        self._encode = Encoder(backend)
+        self.additional_special_tokens = [token_text_of(t) for t in settings.pop("additional_special_tokens", ())]
+        self.model_max_length = int(settings.pop("model_max_length", UNLIMITED))
+        self.padding_side = check_side("padding_side", settings.pop("padding_side", "right"))
+        self.truncation_side = check_side("truncation_side", settings.pop("truncation_side", "right"))
+        self.model_input_names = list(settings.pop("model_input_names", ("input_ids", "attention_mask")))
+        self.clean_up_tokenization_spaces = settings.pop("clean_up_tokenization_spaces", False)
+        self.split_special_tokens = settings.pop("split_special_tokens", False)
+        self.name_or_path = ""
+        self.settings = {name: value for name, value in settings.items() if name not in self.special_tokens}
+        self._encoder = Encoder(backend)
+        self._logged = set()
 
     @classmethod
-    def from_pretrained(cls, path: str | os.PathLike[str]) -> Tokenizer:
-        """Reads it from a folder with a `tokenizer.json`, or from a `.gguf` file.
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *,
+        gguf_file: str | None = None,
+        use_fast: bool = True,
+        **kwargs: Any,
+    ) -> Tokenizer:
+        """Reads it from a folder, a `.gguf` file, or the Hub.
 
-        In a folder, `tokenizer_config.json`, `special_tokens_map.json` and `chat_template.jinja` count too if
-        they exist.
+        A folder has a `tokenizer.json`; or a `vocab.txt` as BERT's, a `vocab.json` with `merges.txt` as GPT-2's, or a
+        model of SentencePiece as T5's or Llama's. `tokenizer_config.json`, `special_tokens_map.json`,
+        `added_tokens.json`, `chat_template.jinja` and `additional_chat_templates/` count too if they exist.
+
+        Args:
+            pretrained_model_name_or_path: the folder, the file, or an id of the Hub.
+            gguf_file: name of a GGUF file in the folder.
+            use_fast: accepted as True, which it is.
+            kwargs: keywords of the Hub (`revision`, `token`, `cache_dir`, `local_files_only`, `subfolder`, ...), and
+                settings that count in place of `tokenizer_config.json`, such as `padding_side="left"`.
 
         Raises:
+            CheckpointNotFound: there is no such repository.
             CheckpointError: there is no tokenizer, or one that cannot be read or that would take time or memory out
                 of proportion to its size.
-            FlaxModelsError: the library `tokenizers` is not installed.
+            FlaxModelsError: a setting is unknown or of a wrong type, or the library `tokenizers` is not installed.
         """
         library.require("tokenizers")
-        path = Path(path)
-        return cls(*(read_gguf(path) if is_self_contained(path.name) else read_folder(path)))
+        hub, settings = split_hub_kwargs(check_arguments(kwargs))
+        check_overrides(settings if use_fast else settings | {"use_fast": use_fast})
+        name = os.fspath(pretrained_model_name_or_path)
+        location = resolve(name, **hub).named(gguf_file)
+        is_named = is_self_contained(gguf_file or name)  # a GGUF file that is alone in its folder is found unnamed
+        if location.file and is_self_contained(location.file) and (is_named or not location.find(TOKENIZER_NAME)):
+            parts = _read_gguf(Path(location.root) / location.file, settings)
+        else:
+            parts = read_folder(location, settings)
+        tokenizer = cls(parts.backend, parts.special_tokens, parts.chat_template, parts.settings)
+        tokenizer.name_or_path = name
+        return tokenizer
 
-    def __call__(
-        self,
-        texts: str | Iterable[str],
-        *,
-        padding: Literal["left", "right"] = "right",
-        max_length: int | None = None,
-        add_special_tokens: bool = True,
-    ) -> dict[str, np.ndarray]:
-        """The batch that a model takes: "input_ids" and "attention_mask", int32 `[batch, q_len]`.
+    @property
+    def is_fast(self) -> bool:
+        """True: the library `tokenizers` does the work."""
+        return True
 
-        Args:
-            texts: one text, a batch of one, or several.
-            padding: the side that shorter texts are padded on; the left one for generation.
-            max_length: the most tokens of a text, special ones included; the rest is cut off. None keeps all.
-            add_special_tokens: whether to add those that the model expects around a text. A prompt made by a
-                chat template has them already.
+    def __getattr__(self, name: str) -> Any:
+        """Special tokens with roles that only some models have, such as `image_token` and `image_token_id`."""
+        tokens = self.__dict__.get("special_tokens", {})
+        role = name.removesuffix("_id")
+        if role not in tokens:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return tokens[role] if role == name else self.convert_tokens_to_ids(tokens[role])
 
-        Raises:
-            FlaxModelsError: an argument is not one of these, or the tokenizer fails on a text or takes more than 10
-                seconds and one for each 20,000 characters.
-        """
-        if padding not in ("left", "right"):
-            raise FlaxModelsError(f"padding: expected 'left' or 'right', got {padding!r}.")
-        texts = [texts] if isinstance(texts, str) else list(texts)
-        rows = self._encode(texts, max_length, add_special_tokens)
-        width = max(map(len, rows), default=0)
-        if (highest := max((max(row, default=0) for row in rows), default=0)) > _MAX_ID:
-            raise FlaxModelsError(f"the tokenizer has the token id {highest}, which is no int32.")
-        # The mask covers the padding, so that any id serves in a model that has none for it.
-        input_ids = np.full((len(rows), width), self.pad_token_id or 0, np.int32)
-        attention_mask = np.zeros_like(input_ids)
-        for index, row in enumerate(rows):
-            columns = slice(width - len(row), None) if padding == "left" else slice(len(row))
-            input_ids[index, columns] = row
-            attention_mask[index, columns] = 1
-        return {"input_ids": input_ids, "attention_mask": attention_mask}
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(name_or_path={self.name_or_path!r}, vocab_size={self.vocab_size}, "
+            f"model_max_length={self.model_max_length}, padding_side={self.padding_side!r}, "
+            f"truncation_side={self.truncation_side!r}, special_tokens={self.special_tokens})"
+        )
 
-    def decode(self, ids: Sequence[int] | np.ndarray, skip_special_tokens: bool = True) -> str:
-        """The text of the token ids `[q_len]`, without the special ones unless told otherwise.
 
-        Raises:
-            FlaxModelsError: an id is negative or too large for a tokenizer, or the library fails.
-        """
-        return library.decode(self.backend, [int(token) for token in ids], skip_special_tokens)
-
-    def stream(self, skip_special_tokens: bool = True) -> TextStream:
-        """What decodes ids while they come, without the special ones unless told otherwise."""
-        return TextStream(self, skip_special_tokens)
-
-    def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True) -> str:
-        """The prompt of a chat, to be tokenized with `add_special_tokens=False`.
-
-        Args:
-            messages: in their order, such as `{"role": "user", "content": "Hello"}`.
-            add_generation_prompt: whether the prompt ends where the completion of the assistant begins.
-
-        Raises:
-            FlaxModelsError: there is no chat template, it does not accept the messages, or it would take time or
-                memory out of proportion to them (`flaxmodels.tokenizer.budget` has the limits).
-        """
-        if self.chat_template is None:
-            raise FlaxModelsError(
-                "this tokenizer has no chat template. Set its chat_template, or write the prompt without one."
-            )
-        library.require("jinja2")
-        from flaxmodels.tokenizer.chat import render
-
-        absent = {"tools": None, "documents": None}
-        names = {"messages": messages, "add_generation_prompt": add_generation_prompt, **absent}
-        return render(self.chat_template, self.special_tokens | names)
-
-    def _special(self, name: str) -> tuple[str | None, int | None]:
-        token = self.special_tokens.get(name)
-        return token, None if token is None else self.backend.token_to_id(token)
+def _read_gguf(file: Path, overrides: dict[str, Any]) -> Parts:
+    """As `read_gguf`, with settings that count in place of those in the file."""
+    parts = read_gguf(file)
+    settings = complete(None, overrides, None)
+    add_tokens(file, parts.backend, settings)
+    template = by_name(settings.pop("chat_template", parts.chat_template))
+    return Parts(parts.backend, parts.special_tokens | special_tokens_of(settings), template, settings)
