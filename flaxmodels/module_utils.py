@@ -22,6 +22,7 @@ class ModuleUtilsMixin(Capability):
     """
 
     deterministic: bool
+    seed: int
 
     @property
     def module(self) -> Self:
@@ -62,26 +63,56 @@ class ModuleUtilsMixin(Capability):
         """The paths of all parameters."""
         return {tuple(name.split("/")) for name in parameters.shapes(self, nnx.Param)}
 
-    def init_weights(
-        self, rng: jax.Array, input_shape: tuple[int, ...] = (1, 1), params: Mapping[str, Any] | None = None
-    ) -> Params:
-        """Fill the parameters, initialising from `rng` those that `params` does not give, and return them all.
+    # ---- initialisation
 
-        Each value depends on the key and on the parameter's path in the base model alone, so that the same key gives
-        the same encoder with and without a head. `input_shape` is accepted for older scripts.
+    def init_weights(
+        self,
+        rng: jax.Array | None = None,
+        input_shape: tuple[int, ...] = (1, 1),
+        params: Mapping[str, Any] | None = None,
+    ) -> Params:
+        """Fill the parameters, initialising those that `params` does not give, and return them all.
+
+        With `rng` all of them are initialised from it; without, those that are described but not filled yet, from
+        `seed`. Each value depends on the key and on the parameter's path in the base model alone, so that the same key
+        gives the same encoder with and without a head. `input_shape` is accepted for older scripts.
 
         Raises:
             FlaxModelsError: `params` has names or shapes that are not the model's.
         """
-        given, names = flatten(params or {}), set(parameters.shapes(self))
-        check_keys(names | given.keys(), names)
-        initial = parameters.init_values(self, rng, names - given.keys())
-        parameters.set_values(self, given | initial, complete=nnx.Variable)
+        given, every = flatten(params or {}), set(parameters.shapes(self))
+        check_keys(every | given.keys(), every)
+        wanted = parameters.abstract_names(self) if rng is None else every
+        rng = jax.random.key(self.seed) if rng is None else rng
+        parameters.set_values(self, parameters.init_values(self, rng, wanted - given.keys()) | given)
         return self.params
 
+    def initialize_weights(self) -> None:
+        """Initialise the parameters that are described but not filled yet, from `seed`; those of parts too."""
+        self.init_weights()
+
+    def post_init(self) -> None:
+        """What constructors end with: `init_weights()`."""
+        self.init_weights()
+
+    _init_weights = parameters.init_own
+    """Called as `_init_weights(module)`: initialises the parameters that `module`, a part of the model, owns itself.
+
+    A class may define its own, which is then called for each module whose parameters are initialised, by the
+    constructor, `init_weights` and `from_pretrained`, with the usual initial values in it. It sets others, as in
+    `module.kernel[...] = value`. Of models in models the innermost counts.
+    """
+
+    # ---- counts and casts
+
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
-        """Number of parameters, without those of `Embedding`s on request; shared ones count once. All are trainable."""
-        return parameters.count(self, exclude_embeddings=exclude_embeddings)
+        """Number of parameters, shared ones once.
+
+        Args:
+            only_trainable: without those that `freeze` was asked for.
+            exclude_embeddings: without those of `Embedding`s.
+        """
+        return parameters.count(self, only_trainable=only_trainable, exclude_embeddings=exclude_embeddings)
 
     def get_memory_footprint(self, return_buffers: bool = True) -> int:
         """Bytes that the parameters take, and with `return_buffers` the batch statistics too."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -20,7 +20,7 @@ from flaxmodels.errors import FlaxModelsError
 from flaxmodels.nn.embedding import Embedding
 from flaxmodels.nn.initializers import zeros
 from flaxmodels.nn.leaves import Leaf, split_shared
-from flaxmodels.nn.module import Module
+from flaxmodels.nn.module import Module, is_abstract, is_frozen
 
 Params = dict[str, Any]
 """Nested dict with string keys and arrays as leaves."""
@@ -98,6 +98,11 @@ def set_values(module: Module, values: Mapping[str, Any], *, complete: Kind | No
             leaf.variable.set_value(value if isinstance(value, jax.Array) else jnp.asarray(value))
 
 
+def abstract_names(module: Module) -> set[str]:
+    """The paths of the parameters that are described but not filled."""
+    return {leaf.name for leaf in leaves(module) if is_abstract(leaf.variable)}
+
+
 def check_present(values: Iterable[Any]) -> None:
     """Refuse descriptions where values should be.
 
@@ -145,18 +150,66 @@ def init_values(module: Module, rng: jax.Array, names: Iterable[str] | None = No
     Each depends on the key and on the path of the parameter in the base model alone: the same key gives the same
     encoder with and without a head, and the same layers whether or not they are stacked.
     """
-    prefix, every = getattr(module, "base_model_prefix", ""), {leaf.name: leaf for leaf in leaves(module)}
+    every = {leaf.name: leaf for leaf in leaves(module)}
     chosen = every.keys() if names is None else set(names)
-    return {name: _init_value(leaf, rng, prefix) for name, leaf in every.items() if name in chosen}
+    found = {name: _init_value(leaf, keys_of(module, leaf, rng)) for name, leaf in every.items() if name in chosen}
+    return _customised(module, found, rng)
 
 
-def _init_value(leaf: Leaf, rng: jax.Array, prefix: str) -> jax.Array:
+def keys_of(module: Module, leaf: Leaf, rng: jax.Array) -> list[jax.Array]:
+    """The keys by which a parameter of `module` is initialised, one for each layer that it holds."""
+    prefix = getattr(module, "base_model_prefix", "")
+    return [_fold_in(rng, *_hash("/".join(path[path[0] == prefix :]))) for path in leaf.paths]
+
+
+def _init_value(leaf: Leaf, keys: list[jax.Array]) -> jax.Array:
     described = leaf.variable.get_raw_value()
     init = leaf.variable.get_metadata("init", zeros)
     shape = described.shape[1:] if leaf.layers else described.shape
-    keys = (_fold_in(rng, *_hash("/".join(path[path[0] == prefix :]))) for path in leaf.paths)
     layers = [init(key, shape, described.dtype) for key in keys]
     return jnp.stack(layers) if leaf.layers else layers[0]
+
+
+def init_own(model: Any, module: Module) -> None:
+    """Initialise the parameters that `module`, a part of `model`, owns itself: what `_init_weights` does by default."""
+    own = [leaf for leaf in leaves(model) if leaf.owner is module]
+    rng = jax.random.key(model.seed)
+    set_values(model, {leaf.name: _init_value(leaf, keys_of(model, leaf, rng)) for leaf in own})
+
+
+def _customised(module: Module, values: dict[str, jax.Array], rng: jax.Array) -> dict[str, jax.Array]:
+    """The initial values after the `_init_weights` of those models in `module` whose class defines its own.
+
+    That of the innermost model is called with every module that has a parameter among them, with these values in it.
+    """
+    hooks = dict(_hooks(module, None))
+    every = leaves(module) if hooks else []
+    owners = {id(leaf.owner): leaf.owner for leaf in every if leaf.name in values and id(leaf.owner) in hooks}
+    own = [leaf for leaf in every if id(leaf.owner) in owners]
+    before = [leaf.variable.get_raw_value() for leaf in own]
+    try:
+        for leaf in own:
+            if leaf.name in values or is_abstract(leaf.variable):
+                value = values.get(leaf.name)
+                leaf.variable.set_value(_init_value(leaf, keys_of(module, leaf, rng)) if value is None else value)
+        for owner in owners.values():
+            hooks[id(owner)](owner)
+        return values | {leaf.name: leaf.variable.get_value() for leaf in own if leaf.name in values}
+    finally:
+        for leaf, raw in zip(own, before, strict=True):
+            leaf.variable.set_raw_value(raw)
+
+
+def _hooks(module: Any, hook: Callable[[Any], None] | None) -> Iterator[tuple[int, Callable[[Any], None]]]:
+    """The identity of every module below whose innermost model has an `_init_weights` of its own, and that."""
+    defined = getattr(type(module), "_init_weights", None)
+    if defined is not None:
+        hook = None if defined is init_own else module._init_weights
+    if hook is not None:
+        yield id(module), hook
+    for value in vars(module).values():
+        if isinstance(value, nnx.Module):
+            yield from _hooks(value, hook)
 
 
 @jax.jit
@@ -189,12 +242,13 @@ def cast(params: Mapping[str, Any], dtype: Any, mask: Mapping[str, Any] | None =
     )
 
 
-def count(module: Module, *, exclude_embeddings: bool = False) -> int:
-    """Number of parameters, without those of `Embedding`s on request; shared ones count once."""
+def count(module: Module, *, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+    """Number of parameters, shared ones once; on request without those that are frozen, and those of `Embedding`s."""
     return sum(
         math.prod(leaf.variable.get_raw_value().shape)
         for leaf in leaves(module, nnx.Param)
         if not (exclude_embeddings and isinstance(leaf.owner, Embedding))
+        and not (only_trainable and is_frozen(leaf.variable))
     )
 
 

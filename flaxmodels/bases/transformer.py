@@ -132,7 +132,8 @@ class TransformerLayer(Module):
     attention_scale: ClassVar[float | None] = None
 
     def __init__(self, spec: LayerSpec, policy: Policy, *, crosses: bool = False):
-        self.num_heads, self.implementation = spec.num_heads, policy.attn_implementation
+        self.num_heads = self.num_cross_heads = spec.num_heads
+        self.implementation = policy.attn_implementation
         self.activation, self.rates = get_activation(spec.activation), spec.rates
         self.crosses, self.is_scaled = crosses, spec.layer_scale is not None
         parts = self.make_parts(spec, policy)
@@ -162,6 +163,15 @@ class TransformerLayer(Module):
     def path(self, role: str) -> str:
         """The path of the part of a role."""
         return self.names[role]
+
+    @property
+    def head_axes(self) -> dict[str, tuple[int, int]]:
+        """Of each dense layer of self-attention, which axis counts heads, and in how many groups; for pruning."""
+        return {self.path(role): (0 if role == "attn_out" else 1, 1) for role in ("query", "key", "value", "attn_out")}
+
+    def set_num_heads(self, count: int) -> None:
+        """Say how many heads self-attention has."""
+        self.num_heads = count
 
     def at(self, role: str) -> Any:
         """The part of a role."""
@@ -254,7 +264,7 @@ class TransformerLayer(Module):
         """Queries `[batch, q_len, heads, head_dim]`, keys and values `[batch, kv_len, heads, head_dim]`, the cache."""
 
         def heads_of(role: str, source: jax.Array) -> jax.Array:
-            return split_heads(self.at(prefix + role)(source), self.num_heads)
+            return split_heads(self.at(prefix + role)(source), self.num_cross_heads if prefix else self.num_heads)
 
         def keys_values(source: jax.Array) -> tuple[jax.Array, jax.Array]:
             return heads_of("key", source), heads_of("value", source)

@@ -92,6 +92,7 @@ class AlbertModel(BertModel):
     """The encoder without a head, and the pooler unless `add_pooling_layer=False`."""
 
     config_class = AlbertConfig
+    prunable_layers = ""  # layers share their parameters
     base_model_prefix = "albert"
     tp_plan = {"(attention/(query|key|value)|ffn|decoder)": COLUMN, "(attention/dense|ffn_output|word_embeddings)": ROW}
     lm_head_names = {

@@ -173,6 +173,7 @@ class BartModel(EncoderDecoderBase):
     keys_to_ignore_on_load = (r"(encoder|decoder)\.version$",)
     key_aliases = {r"(encoder|decoder)\.embed_tokens\.weight$": "shared.weight"}
     tp_plan = {"(q_proj|k_proj|v_proj|fc1|lm_head)": COLUMN, "(out_proj|fc2|shared|embed_tokens)": ROW}
+    input_embeddings = "encoder.embed_tokens"
     stack_class: ClassVar[type[BartStack]] = BartStack
 
     def setup(self, config: BartConfig, policy: Policy) -> None:
@@ -187,13 +188,10 @@ class BartModel(EncoderDecoderBase):
         self.encoder = self.stack_class(config, policy, source, decodes=False)
         self.decoder = self.stack_class(config, policy, target, decodes=True)
 
-    def get_input_embeddings(self) -> Embedding:
-        return self.encoder.embed_tokens
-
     def set_input_embeddings(self, value: Embedding) -> None:
+        super().set_input_embeddings(value)
         if self.shared is not None:
             self.shared = self.decoder.embed_tokens = value
-        self.encoder.embed_tokens = value
 
 
 class BartForConditionalGeneration(EncoderDecoderForConditionalGeneration):

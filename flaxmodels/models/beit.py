@@ -169,6 +169,7 @@ class BeitModel(ViTModel):
     """
 
     config_class = BeitConfig
+    prunable_layers = ""  # a bias of positions has all heads
     base_model_prefix = "beit"
     keys_to_ignore_on_load = (r"relative_position_index$",)
     key_aliases = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 
 from flaxmodels.bases.encoder import EncoderEmbeddings, EncoderModel
 from flaxmodels.bases.encoder_heads import (
@@ -111,6 +112,7 @@ class BertModel(EncoderModel):
         "decoder": "cls.predictions.decoder",
     }
     layer_class = BertLayer
+    prunable_layers = "encoder.layer"
 
     def make_embeddings(self, config: BertConfig, policy: Policy) -> EncoderEmbeddings:
         return EncoderEmbeddings(
@@ -144,13 +146,15 @@ class BertModel(EncoderModel):
             input_ids: int `[batch, q_len]`; or `inputs_embeds` `[batch, q_len, hidden]` in its place.
             attention_mask: `[batch, kv_len]`, 0 for padding.
             token_type_ids, position_ids: int `[batch, q_len]`; zeros, and 0, 1, ... after the cache.
-            head_mask: `[layers, heads]` factors of the attention weights.
+            head_mask: `[layers, heads]` factors of the attention weights, or `[heads]` for all layers.
             encoder_hidden_states: `[batch, kv_len, hidden]` for cross-attention, with `encoder_attention_mask`.
             past_key_values: from `init_cache` or an earlier output; decoders only.
 
         Raises:
             FlaxModelsError: not exactly one of `input_ids` and `inputs_embeds`.
         """
+        if head_mask is not None and head_mask.ndim == 1:
+            head_mask = jnp.broadcast_to(head_mask[None], (self.config.num_hidden_layers, *head_mask.shape))
         return self.encode(
             input_ids,
             inputs_embeds,

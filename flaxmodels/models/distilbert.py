@@ -91,7 +91,7 @@ class DistilBertModel(EncoderModel):
     keys_to_ignore_on_load = (r"embeddings\.position_ids$",)
     tp_plan = {"(q_lin|k_lin|v_lin|lin1|vocab_projector)": COLUMN, "(out_lin|lin2|word_embeddings)": ROW}
     layer_class = DistilBertLayer
-    layers_path = "transformer.layer"
+    layers_path = prunable_layers = "transformer.layer"
     pooler_path = ""
     lm_head_names = {"dense": "vocab_transform", "norm": "vocab_layer_norm", "decoder": "vocab_projector"}
 

@@ -187,6 +187,13 @@ class GPT2Block(DecoderLayer):
             init=normal(config.initializer_range),
         )
 
+    head_axes = {"attn.c_attn": (1, 3), "attn.c_proj": (0, 1)}
+    """Of each dense layer of self-attention, which axis counts heads, and in how many groups; for pruning."""
+
+    def set_num_heads(self, count: int) -> None:
+        """Say how many heads self-attention has."""
+        self.attn.heads = self.attn.kv_heads = count
+
 
 class GPT2Model(DecoderBase):
     """The decoder without a head."""
@@ -198,7 +205,7 @@ class GPT2Model(DecoderBase):
     tp_plan = {"(c_attn|q_attn|c_fc|lm_head)": COLUMN, "(c_proj|wte)": ROW}
     input_embeddings = "wte"
     position_embeddings = "wpe"
-    layers_path = "h"
+    layers_path = prunable_layers = "h"
     final_norm_path = "ln_f"
     layer_context = {"mask": causal_masks, "query_scale": query_scales}
 

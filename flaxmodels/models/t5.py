@@ -296,17 +296,12 @@ class T5Model(EncoderDecoderBase):
     base_model_prefix = "transformer"
     keys_to_ignore_on_load = (r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight$",)
     tp_plan = {r"(Attention/(q|k|v)|wi(_\d)?|lm_head)": COLUMN, "(Attention/o|wo|shared)": ROW}
+    input_embeddings = "shared"
     stack_class: ClassVar[type[T5Stack]] = T5Stack
     shared: Embedding
 
     def setup(self, config: T5Config, policy: Policy) -> None:
         make_stacks(self, config, policy)
-
-    def get_input_embeddings(self) -> Embedding:
-        return self.shared
-
-    def set_input_embeddings(self, value: Embedding) -> None:
-        self.shared = self.encoder.embed_tokens = self.decoder.embed_tokens = value
 
 
 class T5EncoderModel(EncoderDecoderModel):
@@ -314,6 +309,7 @@ class T5EncoderModel(EncoderDecoderModel):
 
     base_class = T5Model
     keys_to_ignore_on_load = (r"(^|\.)decoder\.",)
+    input_embeddings = "shared"
     shared: Embedding
     encoder: T5Stack
 
@@ -341,12 +337,6 @@ class T5EncoderModel(EncoderDecoderModel):
         """
         options: dict[str, Any] = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         return self.encoder(input_ids, attention_mask, inputs_embeds=inputs_embeds, **options, dropout_rng=dropout_rng)
-
-    def get_input_embeddings(self) -> Embedding:
-        return self.shared
-
-    def set_input_embeddings(self, value: Embedding) -> None:
-        self.shared = self.encoder.embed_tokens = value
 
 
 class T5WithHead(T5Model):

@@ -79,6 +79,7 @@ class ViTModel(VisionModel):
         "encoder.layer.": "layers.",
     }
     layer_class = ViTLayer
+    prunable_layers = "encoder.layer"
     pooler: Any
 
     def setup(self, config: Any, policy: Policy, *, add_pooling_layer: bool = True, use_mask_token: bool = False):

@@ -75,7 +75,8 @@ def dot_product_attention(
         applied = dropout(weights, dropout_rate, dropout_rng)
         applied = applied if head_mask is None else applied * head_mask[None, :, None, None]
         return _weighted_values(applied, value).astype(query.dtype), weights if return_weights else None
-    if query.shape[1] <= MAX_QUERIES_OF_EINSUM or query.dtype.itemsize == 2:
+    is_short = isinstance(query.shape[1], int) and query.shape[1] <= MAX_QUERIES_OF_EINSUM  # it may be symbolic
+    if is_short or query.dtype.itemsize == 2:
         return _attend_by_platform(query, key, value, mask, bias, scale), None
     return _attend(query, key, value, mask, bias, scale), None
 

@@ -25,7 +25,7 @@ def cpu_product(
 
     The result is a function of both that returns float32 `[rows, out]`.
     """
-    if len(rows) != 1:
+    if rows.shape[0] != 1:  # lengths may be symbolic, as `jax.export` has them
         return None
     is_half, is_large = rows.dtype.itemsize == 2, weight.size >= MIN_FOLDED
     if is_large and contract == 0 and rows.shape[1] % FOLDS == 0:

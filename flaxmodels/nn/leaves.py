@@ -114,13 +114,15 @@ def iter_leaves(
             yield from iter_leaves(value, (*path, name), own, own_path, is_fresh)
 
 
-def split_shared(module: nnx.Module) -> tuple[list[Leaf], dict[str, Leaf]]:
-    """The distinct parameters of `module`, and the further torch names of those that several modules share."""
+def split_shared(module: nnx.Module) -> tuple[list[Leaf], dict[str, str]]:
+    """The distinct parameters of `module`, and for those that several modules share their further names in torch, each
+    with the first one.
+    """
     owned: dict[int, Leaf] = {}
-    aliases: dict[str, Leaf] = {}
+    aliases: dict[str, str] = {}
     for leaf in iter_leaves(module):
         if first := owned.get(id(leaf.variable)):
-            aliases |= dict.fromkeys(leaf.torch_names, first)
+            aliases |= zip(leaf.torch_names, first.torch_names, strict=True)
         else:
             owned[id(leaf.variable)] = leaf
     return list(owned.values()), aliases

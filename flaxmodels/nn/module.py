@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -63,8 +63,23 @@ class Module(nnx.Module):
     torch_leaves: ClassVar[dict[str, TorchLeaf]] = {}
     torch_path: ClassVar[str] = ""
     torch_names: ClassVar[dict[str, str]] = {}
-    not_compiled: ClassVar[frozenset[str]] = frozenset()
+    not_compiled: ClassVar[frozenset[str]] = frozenset({"mem_rss_diff"})
     """Names of attributes that no compiled program depends on."""
+    policy_attributes: ClassVar[Mapping[str, str]] = {
+        "dtype": "dtype",
+        "implementation": "attn_implementation",
+        "remat": "remat",
+    }
+    """The names of attributes that come from a `flaxmodels.policy.Policy`, and what they are called there."""
+
+    mem_rss_diff: int
+    """Bytes that calls took, since `add_memory_hooks` was called of the model."""
+
+    def adopt(self, choices: Mapping[str, Any]) -> None:
+        """Compute by these values of a policy, by name, from now on; modules in this one are not told."""
+        for name, choice in self.policy_attributes.items():
+            if name in vars(self) and choice in choices:
+                setattr(self, name, choices[choice])
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, _STATIC) or isinstance(getattr(type(self), name, None), property):
@@ -73,11 +88,11 @@ class Module(nnx.Module):
         else:
             super().__setattr__(name, value)
         if name not in self.not_compiled:
-            _raise_flags(self)
+            raise_flags(self)
 
     def __delattr__(self, name: str) -> None:
         super().__delattr__(name)
-        _raise_flags(self)
+        raise_flags(self)
 
     def __copy__(self) -> Self:
         """A module with modules and parameters of its own, which share arrays and all else with this one's."""
@@ -125,7 +140,8 @@ _FLAGS: weakref.WeakKeyDictionary[nnx.Module, weakref.WeakSet[ChangeFlag]] = wea
 _LOCK = threading.Lock()
 
 
-def _raise_flags(module: nnx.Module) -> None:
+def raise_flags(module: nnx.Module) -> None:
+    """Let all know that watch `module` that it has changed; setting an attribute of it does."""
     if module in _FLAGS:
         with _LOCK:
             for flag in _FLAGS[module]:
@@ -162,6 +178,16 @@ def statistic(shape: tuple[int, ...], init: Initializer, dtype: Any = np.float32
 def is_abstract(variable: nnx.Variable) -> bool:
     """Whether the parameter is described but not filled."""
     return isinstance(variable.get_raw_value(), jax.ShapeDtypeStruct)
+
+
+def is_frozen(variable: nnx.Variable) -> bool:
+    """Whether training leaves the parameter as it is."""
+    return variable.get_metadata("frozen", False)
+
+
+def stops_gradient(variable: nnx.Variable) -> bool:
+    """Whether the parameter has no gradient: it is frozen, and no gradient of it was asked for all the same."""
+    return is_frozen(variable) and not variable.get_metadata("requires_gradient", False)
 
 
 def fresh(part: Any) -> Any:

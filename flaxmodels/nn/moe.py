@@ -175,6 +175,8 @@ class Router(Linear):
 class Experts(Module):
     """Gated MLPs, `down(act(gate(x)) * up(x))`, with kernels `[experts, in, out]`; those of gate and up are one."""
 
+    policy_attributes = {"dtype": "dtype", "implementation": "experts_implementation"}
+
     def __init__(
         self,
         experts: int,
