@@ -18,13 +18,17 @@ except PackageNotFoundError:
 _HOMES = {
     "PreTrainedModel": "flaxmodels.model",
     "PreTrainedConfig": "flaxmodels.config",
+    "PushToHubMixin": "flaxmodels.hub.mixin",
     "GenerationConfig": "flaxmodels.generation.config",
     "Tokenizer": "flaxmodels.tokenizer",
     "debug_checks": "flaxmodels.execution.input_checks",
+    "trainable": "flaxmodels.surgery.freezing",
     "load_sharded_checkpoint": "flaxmodels.checkpoint.load_into",
     "FlaxModelsError": "flaxmodels.errors",
     "CheckpointError": "flaxmodels.errors",
     "CheckpointMismatch": "flaxmodels.errors",
+    "CheckpointNotFound": "flaxmodels.errors",
+    "HubError": "flaxmodels.errors",
     "ConfigError": "flaxmodels.errors",
 }
 _OLD_NAMES = {"FlaxPreTrainedModel": "PreTrainedModel", "PretrainedConfig": "PreTrainedConfig"}

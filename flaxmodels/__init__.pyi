@@ -26,14 +26,19 @@ from flaxmodels.config import (
 from flaxmodels.errors import (
     CheckpointError as CheckpointError,
     CheckpointMismatch as CheckpointMismatch,
+    CheckpointNotFound as CheckpointNotFound,
     ConfigError as ConfigError,
     FlaxModelsError as FlaxModelsError,
+    HubError as HubError,
 )
 from flaxmodels.execution.input_checks import (
     debug_checks as debug_checks,
 )
 from flaxmodels.generation.config import (
     GenerationConfig as GenerationConfig,
+)
+from flaxmodels.hub.mixin import (
+    PushToHubMixin as PushToHubMixin,
 )
 from flaxmodels.model import (
     PreTrainedModel as PreTrainedModel,
@@ -411,6 +416,9 @@ from flaxmodels.models.xlm_roberta import (
 from flaxmodels.registry import (
     AutoConfig as AutoConfig,
     AutoModel as AutoModel,
+)
+from flaxmodels.surgery.freezing import (
+    trainable as trainable,
 )
 from flaxmodels.tokenizer.tokenizer import (
     Tokenizer as Tokenizer,

@@ -170,27 +170,3 @@ ARCHITECTURES: dict[str, Architecture] = {
     "xlm-roberta": _of("xlm_roberta", "XLMRoberta", _BOTH),
 }
 """The architectures of the library, by model type."""
-
-TASKS = (
-    "PreTraining",
-    "MaskedLM",
-    "CausalLM",
-    "Seq2SeqLM",
-    "NextSentencePrediction",
-    "SequenceClassification",
-    "MultipleChoice",
-    "TokenClassification",
-    "QuestionAnswering",
-    "TextEncoding",
-    "ImageClassification",
-    "MaskedImageModeling",
-    "SemanticSegmentation",
-    "ZeroShotImageClassification",
-    "Backbone",
-    "SpeechSeq2Seq",
-    "CTC",
-    "AudioClassification",
-    "AudioFrameClassification",
-    "AudioXVector",
-)
-"""What the `AutoModelFor...` classes are for."""

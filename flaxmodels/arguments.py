@@ -25,9 +25,8 @@ _QUANTISED = "parameters are not quantised here: load the model in torch_dtype='
 _SHARDED = "give device_mesh= and sharding_rules= to place parameters on devices"
 _ARGUMENTS: dict[str, _Argument] = {
     "weights_only": _Argument((None, True), "pickles are read as weights alone, and run no code"),
-    "trust_remote_code": _Argument((None, False), "code of a repository is never run: use a class of flaxmodels"),
-    "code_revision": _Argument((None,), "code of a repository is never run"),
-    "proxies": _Argument((None,), "set the environment variables HTTP_PROXY and HTTPS_PROXY"),
+    "code_revision": _Argument((None,), "code is of the same revision as all else: give revision="),
+    "proxies": _Argument((None, {}), "set the environment variables HTTP_PROXY and HTTPS_PROXY"),
     "mirror": _Argument((None,), "set the environment variable HF_ENDPOINT"),
     "quantization_config": _Argument((None,), _QUANTISED),
     "load_in_8bit": _Argument((None, False), _QUANTISED),
@@ -41,12 +40,18 @@ _ARGUMENTS: dict[str, _Argument] = {
     "offload_buffers": _Argument((None, False), _SHARDED),
     "adapter_kwargs": _Argument((None, {}), "adapters are not read: merge them with peft"),
     "adapter_name": _Argument((None, "default"), "adapters are not read: merge them with peft"),
-    "use_kernels": _Argument((None, False), "attn_implementation= and experts_implementation= choose kernels"),
+    "use_flash_attention_2": _Argument((None, False), "give attn_implementation='flash'"),
+    "allow_all_kernels": _Argument((None, False), "kernels of the Hub are code for torch, and are not run"),
     "kernel_config": _Argument((None,), "attn_implementation= and experts_implementation= choose kernels"),
     "return_unused_kwargs": _Argument((None, False), "unknown arguments are refused: there are none to return"),
 }
-_WITHOUT_EFFECT = {"low_cpu_mem_usage", "resume_download", "_fast_init", "_from_auto", "_from_pipeline", "_commit_hash"}
-"""Whatever their value: downloads resume, and no tensor is held twice."""
+REFUSED = tuple(_ARGUMENTS)
+"""The names of those that are accepted at harmless values only."""
+_WITHOUT_EFFECT = {
+    *("low_cpu_mem_usage", "resume_download", "trust_remote_code"),
+    *("_fast_init", "_from_auto", "_from_pipeline", "_commit_hash"),
+}
+"""Whatever their value: downloads resume, no tensor is held twice, and a class that is named runs no other's code."""
 
 
 def check_arguments(arguments: dict[str, Any]) -> dict[str, Any]:

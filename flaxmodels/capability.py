@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from flaxmodels.config import PreTrainedConfig
 from flaxmodels.nn.module import Module
@@ -28,6 +29,15 @@ class Capability(Module):
     def base_model(self) -> Any:
         """The model without its head; itself if it has none."""
         return getattr(self, self.base_model_prefix, self)
+
+    def finish_setup(self) -> None:
+        """What is done to the modules once `setup` has made them, without values. A capability adds its own."""
+
+    if TYPE_CHECKING:
+
+        def pushing(self, folder: Path, push_to_hub: bool, options: Mapping[str, Any]) -> AbstractContextManager[Any]:
+            """Push what the block writes into `folder`, if asked to: that of `flaxmodels.hub.mixin.PushToHubMixin`."""
+            ...
 
     def companion_files(self) -> dict[str, str]:
         """Names and contents of the files that are saved beside the weights. A capability adds its own."""

@@ -29,10 +29,13 @@ from flaxmodels.fields import (
     too_deep,
     unknown_names,
 )
+from flaxmodels.files import remote_code
 from flaxmodels.files.commit import replace_text
-from flaxmodels.files.location import CONFIG_NAME, resolve, split_hub_kwargs
+from flaxmodels.files.location import CONFIG_NAME, resolve
 from flaxmodels.files.reading import read_json
+from flaxmodels.files.repository import split_hub_kwargs
 from flaxmodels.files.saved_files import SAVED_FILES, saved_files
+from flaxmodels.hub.mixin import PushToHubMixin
 from flaxmodels.read_only import read_only
 
 METADATA = frozenset(
@@ -75,7 +78,7 @@ def _alias(own: str) -> property:
     return property(lambda config: getattr(config, own), lambda config, value: setattr(config, own, value))
 
 
-class PreTrainedConfig:
+class PreTrainedConfig(PushToHubMixin):
     """What a model computes.
 
     A subclass lists its fields, with the kinds of values that they may hold (`flaxmodels.fields`) and their defaults,
@@ -93,6 +96,7 @@ class PreTrainedConfig:
     configuration that holds this one, so that a part of that model can be loaded by itself.
     """
 
+    pushed_as = "config"
     model_type: ClassVar[str] = ""
     attribute_map: ClassVar[dict[str, str]] = {}
     sub_configs: ClassVar[dict[str, type[PreTrainedConfig]]] = {}
@@ -122,6 +126,8 @@ class PreTrainedConfig:
         dict | None, Predicate(lambda values: not values), doc("None, as layers that differ are not implemented")
     ] = ABSENT
 
+    _auto_class: ClassVar[str | None] = None
+    """The `Auto...` class that a class of a user's own is registered for."""
     _keys: ClassVar[tuple[str, ...] | None] = None
     """Of the file that a configuration was made of."""
     _aside: ClassVar[dict[str, Any]] = {}
@@ -190,7 +196,7 @@ class PreTrainedConfig:
 
     def _converted(self, name: str, value: Any) -> Any:
         """The value of a field as it is held; what cannot be converted is left as it is, and refused later."""
-        if name == "id2label" and isinstance(value, dict):
+        if name in ("id2label", "pruned_heads") and isinstance(value, dict):
             value = _numbered(value)
         if kind := self.sub_configs.get(name):
             with suppress(ConfigError):
@@ -269,6 +275,12 @@ class PreTrainedConfig:
         return getattr(self, "head_dim", None) or self.hidden_size // self.num_attention_heads
 
     @property
+    def layer_kv_heads(self) -> tuple[int, ...]:
+        """Number of key-value heads of each layer, `kv_heads` but for those that were pruned."""
+        pruned = getattr(self, "pruned_heads", None) or {}
+        return tuple(self.kv_heads - len(pruned.get(layer, ())) for layer in range(len(self.attention_windows)))
+
+    @property
     def attention_windows(self) -> tuple[int | None, ...]:
         """How many tokens each layer attends to, the own one included; `None` for all."""
         return (None,) * self.num_hidden_layers
@@ -295,7 +307,7 @@ class PreTrainedConfig:
         further = {name: value for name, value in given.items() if name not in known}
         config = cls(**{name: value for name, value in given.items() if name in known})
         aside = {name: value for name, value in further.items() if hasattr(cls, name) or name.startswith("__")}
-        vars(config).update({name: read_only(value, name) for name, value in further.items() if name not in aside})
+        vars(config).update({name: config._converted(name, further[name]) for name in further.keys() - aside.keys()})
         vars(config).update(_keys=tuple(values), _aside=aside)
         config._count_change()
         return config
@@ -367,6 +379,8 @@ class PreTrainedConfig:
         A configuration that did not come from a file gives all its fields.
         """
         values = {name: value for name, value in vars(self).items() if name not in _PRIVATE} | self._aside
+        if own := remote_code.auto_map([type(self)]):
+            values[remote_code.AUTO_MAP] = {**values.get(remote_code.AUTO_MAP, {}), **own}
         if self._keys is not None:
             fields = fields_of(type(self))
             named = {key: type(self).attribute_map.get(key, key) for key in self._keys}
@@ -379,10 +393,35 @@ class PreTrainedConfig:
         """The contents of `config.json`, with `updates` in it."""
         return as_json(self.to_dict() | updates)
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write `config.json` into `folder`, which is made if absent."""
-        record = {SAVED_FILES: found} if (found := saved_files(Path(folder))) else {}
-        replace_text(Path(folder), CONFIG_NAME, self.to_json_string(**record))
+    def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> None:
+        """Write `config.json` into a folder, which is made if absent, and the source of a registered class.
+
+        Args:
+            save_directory: the folder.
+            push_to_hub: also push the file to the Hub, into the repository `repo_id` or one named like the folder.
+            kwargs: arguments of `push_to_hub`.
+
+        Raises:
+            CheckpointError: the disk is full, or the folder is not writable.
+            HubError, FlaxModelsError, TypeError: as `push_to_hub`.
+        """
+        folder = Path(save_directory)
+        with self.pushing(folder, push_to_hub, kwargs):
+            record = {SAVED_FILES: found} if (found := saved_files(folder)) else {}
+            for name, text in remote_code.sources([type(self)]).items():
+                replace_text(folder, name, text)
+            replace_text(folder, CONFIG_NAME, self.to_json_string(**record))
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str | type = "AutoConfig") -> None:
+        """Save the source of this class, which is of a user's own, with each of its configurations and their models.
+
+        `AutoConfig.from_pretrained` then finds it there with `trust_remote_code=True`, which runs it.
+
+        Raises:
+            FlaxModelsError: another class than `AutoConfig`, or this one is of the library.
+        """
+        cls._auto_class = remote_code.registered(cls, auto_class, ["AutoConfig"])
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {self.to_json_string()}"

@@ -8,22 +8,28 @@ from types import MethodType
 from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, overload
 
 import jax
-from flax import nnx
 
+from flaxmodels.analysis.memory import call_measured
+from flaxmodels.analysis.mixin import AnalysisMixin
+from flaxmodels.arguments import check_arguments
 from flaxmodels.checkpoint.mixin import CheckpointMixin
 from flaxmodels.config import PreTrainedConfig
 from flaxmodels.errors import FlaxModelsError
-from flaxmodels.execution.call import call, compile_call
+from flaxmodels.execution.call import call, call_by_shapes, compile_call, compiler_options_of
+from flaxmodels.execution.implementations import check_remat, set_parts
 from flaxmodels.execution.mixin import InputChecksMixin
 from flaxmodels.execution.structure import structure_of
+from flaxmodels.execution.switches import SwitchesMixin
 from flaxmodels.files.unsupported import check_quantization
 from flaxmodels.generation.config import GenerationConfig
 from flaxmodels.generation.mixin import GenerationMixin
+from flaxmodels.hub.mixin import ModelCardMixin
 from flaxmodels.module_utils import ModuleUtilsMixin
 from flaxmodels.nn.dropout import split_key
-from flaxmodels.parameters import Params, init_values, set_values
+from flaxmodels.nn.module import Module
+from flaxmodels.parameters import Params
 from flaxmodels.policy import Policy, split_policy_arguments, to_dtype
-from flaxmodels.surgery.embeddings import EmbeddingAccessMixin
+from flaxmodels.surgery.mixin import SurgeryMixin
 
 
 def called_like_forward(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -85,7 +91,14 @@ OF_THE_ARCHITECTURE = {
 
 # `train()` and `eval()` return the model, as torch's do; NNX's return nothing.
 class PreTrainedModel(  # pyright: ignore[reportIncompatibleMethodOverride]
-    GenerationMixin, CheckpointMixin, EmbeddingAccessMixin, ModuleUtilsMixin, InputChecksMixin
+    ModelCardMixin,
+    GenerationMixin,
+    CheckpointMixin,
+    SurgeryMixin,
+    ModuleUtilsMixin,
+    AnalysisMixin,
+    SwitchesMixin,
+    InputChecksMixin,
 ):
     """Base of all models: an NNX module that holds its parameters, and can be called as a function of any others.
 
@@ -104,6 +117,7 @@ class PreTrainedModel(  # pyright: ignore[reportIncompatibleMethodOverride]
             parameter: what other classes, or another version of transformers, call it. Both names are read.
         keys_to_ignore_on_save: regular expressions for parameters that files of the torch class do not have.
         seed: seed of the initialisation.
+        input_shape: that of the constructor, on which nothing depends.
     """
 
     base_class: ClassVar[Any] = None
@@ -115,7 +129,10 @@ class PreTrainedModel(  # pyright: ignore[reportIncompatibleMethodOverride]
     key_aliases: ClassVar[Mapping[str, str]] = {}
     keys_to_ignore_on_save: ClassVar[tuple[str, ...]] = ()
     framework: ClassVar[str] = "flax"
-    not_compiled = frozenset({"deterministic", "generation_config", "seed"})
+    not_compiled = Module.not_compiled | {
+        *("deterministic", "generation_config", "has_memory_hooks", "input_shape", "seed", "_unfused"),
+        *("model_tags", "loaded_from"),
+    }
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -140,7 +157,7 @@ class PreTrainedModel(  # pyright: ignore[reportIncompatibleMethodOverride]
 
         Args:
             config: configuration of this model's `config_class`, a mapping, or a transformers configuration object.
-            input_shape: accepted for scripts written for the retired Flax classes; no input is needed here.
+            input_shape: kept for scripts written for the retired Flax classes; no input is needed here.
             seed: seed of the initialisation.
             dtype: dtype of the computation, as a string or a jnp, numpy or torch dtype.
             policy: all choices of how to compute in one object, in place of `dtype` and of those in `options`.
@@ -149,16 +166,25 @@ class PreTrainedModel(  # pyright: ignore[reportIncompatibleMethodOverride]
 
         Raises:
             ConfigError: a configuration that cannot be computed, a dtype that is none, or a choice that is not known.
+            FlaxModelsError: `remat` of a model without a stack of blocks.
         """
         self.config = self.config_class.from_any(config)
         check_quantization(vars(self.config), type(self).__name__)
         self.generation_config = GenerationConfig.from_model_config(self.config)
-        choices, options = split_policy_arguments(options)
+        choices, options = split_policy_arguments(check_arguments(options))
         self.policy = policy or Policy.from_arguments(self.config, dtype=to_dtype(dtype), **choices)
-        self.seed, self.deterministic = seed, True
+        self.seed, self.input_shape, self.deterministic = seed, input_shape, True
         self.setup(self.config, self.policy, **options)
+        self.finish_setup()
+        set_parts(self, choices)
+        check_remat(self, self.policy.remat)
         if _do_init:
-            set_values(self, init_values(self, jax.random.key(seed)), complete=nnx.Variable)
+            self.post_init()
+
+    @property
+    def key(self) -> jax.Array:
+        """The key of `seed`, of which parameters are initialised."""
+        return jax.random.key(self.seed)
 
     @classmethod
     def as_submodule(cls, config: Any, policy: Policy, **options: Any) -> Self:
@@ -225,17 +251,33 @@ class PreTrainedModel(  # pyright: ignore[reportIncompatibleMethodOverride]
         wants_dict = self.config.return_dict if return_dict is None else return_dict
         return outputs if wants_dict else outputs.to_tuple()
 
-    def get_compiled_call(self, **inputs: Any) -> Callable[..., Any]:
-        """The forward pass compiled ahead of time for inputs of these shapes, arrays or `jax.ShapeDtypeStruct` by name.
+    def get_compiled_call(self, compile_config: Any = None, **inputs: Any) -> Callable[..., Any]:
+        """The forward pass compiled ahead of time, now or when it is called.
 
-        Booleans such as `output_hidden_states` are compiled into it. The parameters need not be there yet. The result
-        takes the same inputs by name, and `params`. There is no dropout in it, whatever the mode.
+        Args:
+            compile_config: options for XLA by name, for example `{"xla_cpu_enable_fast_math": False}`. Of a
+                `CompileConfig` of transformers, what says how torch compiles means nothing here.
+            inputs: arrays or `jax.ShapeDtypeStruct` by name, for whose shapes the pass is compiled now; booleans such
+                as `output_hidden_states` are compiled into it. The parameters need not be there yet.
+
+        Returns:
+            With `inputs` what takes the same ones by name, and `params`. Without, what takes the inputs of `forward`,
+            and `params`, and compiles once for each of their shapes. There is no dropout in it, whatever the mode.
 
         Raises:
-            FlaxModelsError, TypeError: as `__call__`, of inputs that `forward` does not take.
+            FlaxModelsError, TypeError: as `__call__`, of inputs that `forward` does not take; a `compile_config` that
+                is neither, or asks torch for another backend.
         """
-        inputs = self.bind_inputs(self.base_forward, (), inputs)
-        return compile_call(structure_of(self), type(self).forward, inputs, self.input_checks)
+        options = compiler_options_of(compile_config)
+        if inputs:
+            inputs = self.bind_inputs(self.base_forward, (), inputs)
+            return compile_call(structure_of(self), type(self).forward, inputs, self.input_checks, options)
+
+        def run(*args: Any, params: Params | None = None, **given: Any) -> Any:
+            bound = self.bind_inputs(self.base_forward, args, given)
+            return call_by_shapes(structure_of(self), type(self).forward, bound, params, self.input_checks, options)
+
+        return run
 
     def forward(self: HasHead[Output_co], *args: Any, dropout_rng: jax.Array | None = None, **inputs: Any) -> Output_co:
         """Run the base model, then the head. Takes the inputs of the base model's `forward`."""
@@ -274,4 +316,7 @@ class PreTrainedModel(  # pyright: ignore[reportIncompatibleMethodOverride]
             )
         if dropout_rng is not None and not train:
             raise FlaxModelsError("dropout_rng has no effect without train=True: pass that too, or leave both out")
-        return call(structure_of(self), method, self.input_checks(inputs), params, batch_stats, dropout_rng)
+        inputs = self.input_checks(inputs)
+        if self.has_memory_hooks:
+            return call_measured(self, method, inputs, params, batch_stats, dropout_rng)
+        return call(structure_of(self), method, inputs, params, batch_stats, dropout_rng)

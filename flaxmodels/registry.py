@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, overload
 
-from flaxmodels.architectures import ARCHITECTURES, TASKS
+from flaxmodels.architectures import ARCHITECTURES
 from flaxmodels.arguments import check_arguments
 from flaxmodels.checkpoint.load import LoadingInfo
 from flaxmodels.checkpoint.mapping import check_mapping
-from flaxmodels.checkpoint.pretrained import locate
+from flaxmodels.checkpoint.pretrained import config_values, locate
 from flaxmodels.config import PreTrainedConfig
-from flaxmodels.errors import ConfigError
+from flaxmodels.errors import CheckpointError, ConfigError
 from flaxmodels.fields import brief
-from flaxmodels.files.location import resolve, split_hub_kwargs
+from flaxmodels.files.location import resolve
+from flaxmodels.files.remote_code import AUTO_MAP, finder_of, has_code, load_class
+from flaxmodels.files.repository import split_hub_kwargs
 from flaxmodels.model import PreTrainedModel
 from flaxmodels.parameters import Params
+from flaxmodels.tasks import TASKS
 
+Finder = Callable[[str], Path | None]
+"""Gives the path of a file beside a configuration, or `None`."""
 _CUSTOM: dict[tuple[str, str], type] = {}
 
 
@@ -48,6 +53,34 @@ def _class_for(auto: str, model_type: Any) -> Any:
     return architecture.load(name)
 
 
+def _chosen_class(auto: str, values: Mapping[str, Any], find: Finder, where: str, trusted: bool | None) -> Any:
+    """The class for the values of a configuration: of the code beside it, which is run, if that is trusted.
+
+    Raises:
+        CheckpointError: the code is trusted and is not there, or not made for this library.
+        ConfigError: there is no class but in the code, and that is not trusted.
+    """
+    references, model_type = values.get(AUTO_MAP), values.get("model_type")
+    if not isinstance(references, Mapping) or auto not in references:
+        return _class_for(auto, model_type)
+    if trusted:
+        found = load_class(references, auto, find, where)
+        if not issubclass(found, PreTrainedConfig if auto == "AutoConfig" else PreTrainedModel):
+            raise CheckpointError(f"{where}: {references[auto]} is no class of flaxmodels' for {auto}")
+        found.register_for_auto_class(auto)
+        return found
+    if (auto, model_type) in _CUSTOM or (model_type in ARCHITECTURES and not has_code(references, auto, find)):
+        return _class_for(auto, model_type)
+    raise ConfigError(
+        f"{where}: its class for {auto} is in code beside it, {references[auto]}: read that and, if you trust it, pass "
+        "trust_remote_code=True, which runs it"
+    )
+
+
+def _find_nothing(name: str) -> None:
+    """There are no files."""
+
+
 class AutoConfig:
     """Chooses the configuration class by `model_type`."""
 
@@ -55,13 +88,18 @@ class AutoConfig:
     def from_pretrained(cls, name_or_path: str | Path, **kwargs: Any) -> PreTrainedConfig:
         """The configuration of a folder, a file or a Hub id.
 
+        With `trust_remote_code=True` a class that is registered by `register_for_auto_class` is that of the file beside
+        it, which is run.
+
         Raises:
             CheckpointError: there is no configuration, or it cannot be read.
             ConfigError: its `model_type` is not known, or it cannot be computed.
         """
         hub, overrides = split_hub_kwargs(check_arguments(kwargs))
-        values = resolve(name_or_path, **hub).config()
-        return _class_for("AutoConfig", values.get("model_type")).from_dict(values, **overrides)
+        location = resolve(name_or_path, **hub)
+        values = location.config()
+        kind = _chosen_class("AutoConfig", values, location.find, location.root, kwargs.get("trust_remote_code"))
+        return kind.from_dict(values, **overrides)
 
     @classmethod
     def for_model(cls, model_type: str, **values: Any) -> PreTrainedConfig:
@@ -142,14 +180,18 @@ class AutoModel:
     ) -> Any:
         """Load the model of a folder, a file or a Hub id: `PreTrainedModel.from_pretrained` of its class.
 
+        With `trust_remote_code=True` a class that is registered by `register_for_auto_class` is that of the file beside
+        the weights, which is run.
+
         Raises:
             ConfigError: a configuration of a `model_type` that is not known, or has no class for the task.
             CheckpointError, CheckpointMismatch, FlaxModelsError: as `PreTrainedModel.from_pretrained`.
         """
         hub, _ = split_hub_kwargs(kwargs)
         location = locate(name_or_path, hub, gguf_file, config is not None and kwargs.get("state_dict") is not None)
-        config = location.config() if config is None else config
-        return cls._class(config).from_pretrained(location, *args, config=config, **kwargs)
+        config = location.config() if config is None else config_values(config, hub)
+        kind = cls._class(config, location.find, location.root, kwargs.get("trust_remote_code"))
+        return kind.from_pretrained(location, *args, config=config, **kwargs)
 
     @classmethod
     def from_config(cls, config: Any, **kwargs: Any) -> PreTrainedModel:
@@ -158,7 +200,8 @@ class AutoModel:
         Raises:
             ConfigError: as `from_pretrained`.
         """
-        return cls._class(config)(config, **check_arguments(kwargs))
+        find, trusted = finder_of(type(config)), kwargs.get("trust_remote_code")
+        return cls._class(config, find or _find_nothing, type(config).__name__, trusted)(config, **kwargs)
 
     @classmethod
     def register(cls, config_class: type[PreTrainedConfig], model_class: type[PreTrainedModel]) -> None:
@@ -172,11 +215,13 @@ class AutoModel:
         _register(cls.__name__, config_class.model_type, model_class)
 
     @classmethod
-    def _class(cls, config: Any) -> Any:
+    def _class(
+        cls, config: Any, find: Finder = _find_nothing, where: str = "config", trusted: bool | None = None
+    ) -> Any:
         if not isinstance(config, Mapping) and not hasattr(config, "model_type"):
             raise ConfigError(f"expected a configuration, got {brief(config)}")
-        model_type = config.get("model_type") if isinstance(config, Mapping) else config.model_type
-        return _class_for(cls.__name__, model_type)
+        values = config if isinstance(config, Mapping) else {"model_type": config.model_type} | vars(config)
+        return _chosen_class(cls.__name__, values, find, where, trusted)
 
 
 def _register(auto: str, model_type: str, new: type) -> None:

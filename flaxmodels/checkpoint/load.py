@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,13 +34,33 @@ WORKERS = 2
 """Threads that copy. More than two gain nothing: memory is the limit."""
 
 
-@dataclass(frozen=True)
-class LoadingInfo:
-    """What `from_pretrained(..., output_loading_info=True)` returns beside the model; names as in the checkpoint."""
+class IncompatibleKeys(NamedTuple):
+    """What loading into a model that exists leaves undone; names as in the checkpoint."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+@dataclass(frozen=True, eq=False)
+class LoadingInfo(Mapping[str, Any]):
+    """What `from_pretrained(..., output_loading_info=True)` returns beside the model; names as in the checkpoint.
+
+    It is read by attribute, or as a dict. `error_msgs` is always empty, as what is wrong raises an error.
+    """
 
     missing_keys: list[str]
     unexpected_keys: list[str]
     mismatched_keys: list[tuple[str, tuple[int, ...], tuple[int, ...]]]
+    error_msgs: list[str] = field(default_factory=list)
+
+    def __getitem__(self, key: str) -> Any:
+        return vars(self)[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(vars(self))
+
+    def __len__(self) -> int:
+        return len(vars(self))
 
     @classmethod
     def of(cls, plan: Plan) -> LoadingInfo:
@@ -58,8 +79,7 @@ def plan_loading(model, weights: Weights) -> Plan:
 def untied(model, weights: Weights) -> list[str]:
     """The tensors that `model` shares with others, and of which a checkpoint in torch layout holds other values."""
     headers = weights.source.headers if weights.layout == "torch" else {}
-    pairs = {name: leaf.torch_names[0] for name, leaf in split_shared(model)[1].items()}
-    both = [(name, first) for name, first in pairs.items() if name in headers and first in headers]
+    both = [(name, first) for name, first in split_shared(model)[1].items() if name in headers and first in headers]
     return [
         name
         for name, first in both

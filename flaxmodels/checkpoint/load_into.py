@@ -21,8 +21,11 @@ from flaxmodels.nn.module import is_abstract
 _SET_THE_REST = "Pass strict=False, and no tensor of another shape, to set those that fit."
 
 
-def load_into(model: Any, weights: Weights, strict: bool = True) -> load.LoadingInfo:
+def load_into(model: Any, weights: Weights, strict: bool = True) -> load.IncompatibleKeys:
     """Set the parameters of `model` from an opened checkpoint.
+
+    Returns:
+        The names of the checkpoint that are missing and unexpected.
 
     Raises:
         CheckpointMismatch: tensors of another shape, or, if `strict`, missing or unexpected ones.
@@ -33,12 +36,12 @@ def load_into(model: Any, weights: Weights, strict: bool = True) -> load.Loading
     empty = {leaf.name for leaf in parameters.leaves(model) if leaf.torch.optional and is_abstract(leaf.variable)}
     initial = parameters.init_values(model, jax.random.key(model.seed), empty - params.keys())
     parameters.set_values(model, initial | params)
-    return load.LoadingInfo.of(plan)
+    return load.IncompatibleKeys(list(plan.missing), list(plan.unexpected))
 
 
 def load_sharded_checkpoint(
     model: Any, folder: str | os.PathLike[str], strict: bool = True, prefer_safe: bool = True
-) -> load.LoadingInfo:
+) -> load.IncompatibleKeys:
     """Set the parameters of `model` from a folder, sharded or not; returns what `load_into` does.
 
     Args:
@@ -54,6 +57,27 @@ def load_sharded_checkpoint(
     except CheckpointError:
         weights = find_weights(location)
     return load_into(model, weights, strict)
+
+
+def load_tf_weights(model: Any, config: Any, path: str | os.PathLike[str]) -> Any:
+    """Set the parameters of `model` from a file of the TensorFlow classes, and return it.
+
+    What the file lacks, such as a head, keeps its value; what the model does not have is passed over.
+
+    Args:
+        config: as in transformers, where it is the configuration of the model; that counts in any case.
+        path: of a `tf_model.h5`.
+
+    Raises:
+        CheckpointError: a file that cannot be read or is not of Keras. Checkpoints of TensorFlow 1 (`.ckpt.index`) are
+            not read: transformers up to 4.57 converts them.
+        CheckpointMismatch: tensors of another shape, or of another model.
+    """
+    weights = open_weights(Path(path))
+    if Path(path).suffix != ".h5":
+        raise CheckpointError(f"{Path(path).name} is no file of the TensorFlow classes: expected tf_model.h5")
+    load_into(model, weights, strict=False)
+    return model
 
 
 def load_flax_weights(resolved_archive_file: str | os.PathLike[str]) -> dict[str, Any]:

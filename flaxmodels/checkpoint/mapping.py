@@ -21,8 +21,8 @@ def checkpoint_spec(model) -> CheckpointSpec:
     alternatives: dict[str, tuple[str, ...]] = {}
     for leaf in leaves:
         older = [leaf.names_in_torch(name) for name in leaf.torch.legacy_names]
-        tied = tuple(alias for alias, first in aliases.items() if first is leaf)
         for name, *others in zip(leaf.torch_names, *older, strict=True):
+            tied = tuple(alias for alias, first in aliases.items() if first == name)
             known = (name, *others, *tied)
             every = (each for one in known for each in (one, _replaced(one, model.key_aliases)))
             alternatives[name] = tuple(dict.fromkeys(each for each in every if each != name))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+import os
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,14 +18,20 @@ from flaxmodels.checkpoint import load, save
 from flaxmodels.checkpoint.hosts import process_group_of
 from flaxmodels.checkpoint.mapping import optional
 from flaxmodels.checkpoint.params import DeviceSource, ParamsSource
+from flaxmodels.checkpoint.saved_model import files as saved_model_files
+from flaxmodels.checkpoint.state_dict import state_dict_weights
 from flaxmodels.config import ModelTypeError, PreTrainedConfig, as_json
-from flaxmodels.errors import ConfigError, FlaxModelsError
+from flaxmodels.errors import CheckpointMismatch, ConfigError, FlaxModelsError
+from flaxmodels.fields import fields_of
+from flaxmodels.files import remote_code
 from flaxmodels.files.formats import written_format
 from flaxmodels.files.location import CONFIG_NAME, NOWHERE, Location, resolve
+from flaxmodels.files.process_group import ProcessGroup
 from flaxmodels.files.unsupported import without_dequantised
 from flaxmodels.files.weights import Weights
 from flaxmodels.parameters import Params
 from flaxmodels.policy import FLOAT32, FLOAT_DTYPES, Policy
+from interop.errors import listed
 from interop.source import Source
 
 Model = TypeVar("Model", bound=Any)
@@ -46,14 +54,17 @@ def locate(
     return NOWHERE
 
 
-def read_config(cls: Any, location: Location, config: Any, overrides: dict[str, Any]) -> PreTrainedConfig:
+def read_config(
+    cls: Any, location: Location, config: Any, hub: dict[str, Any], overrides: dict[str, Any]
+) -> PreTrainedConfig:
     """The configuration of a model, `config` in place of that of its files, with `overrides`.
 
     Raises:
+        CheckpointError: `config` is a path or an id that has none.
         ConfigError: it is of another model, or cannot be computed.
     """
     kind = cls.config_class
-    values = location.config() if config is None else config
+    values = location.config() if config is None else config_values(config, hub)
     if not isinstance(values, dict):
         values = kind.from_any(values).to_dict()
     try:
@@ -65,13 +76,49 @@ def read_config(cls: Any, location: Location, config: Any, overrides: dict[str, 
         ) from None
 
 
-def describe(cls: type[Model], config: PreTrainedConfig, policy: Policy, weights: Weights, *args: Any) -> Model:
-    """The model without parameters, for these weights.
+def config_values(config: Any, hub: dict[str, Any]) -> Any:
+    """`config` itself, or the values of the file that it is a path or an id of; `hub` are keywords for the Hub."""
+    if not isinstance(config, str | os.PathLike):
+        return config
+    return resolve(os.fspath(config), **hub).config()
+
+
+def split_options(cls: Any, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The keywords that are for the constructor of a class, as no field of its configuration has their name."""
+    own = inspect.signature(cls.setup).parameters.values()
+    names = {parameter.name for parameter in own if parameter.kind is parameter.KEYWORD_ONLY} | {"input_shape"}
+    names -= fields_of(cls.config_class).keys()
+    chosen = {name: value for name, value in arguments.items() if name in names}
+    return chosen, {name: value for name, value in arguments.items() if name not in names}
+
+
+def name_arguments(args: tuple[Any, ...], given: Iterable[str]) -> dict[str, Any]:
+    """Positional arguments after the place of a model by their names.
+
+    These are `dtype`, if the first is one, as in the retired Flax classes; then those of the constructor after the
+    configuration: `input_shape`, `seed` and `dtype`.
+
+    Raises:
+        TypeError: there are more, or one is given by keyword too.
+    """
+    names = ["input_shape", "seed", "dtype"]
+    if args and not isinstance(args[0], tuple | list):
+        names = ["dtype", "input_shape", "seed"]
+    if len(args) > len(names):
+        raise TypeError(f"from_pretrained() takes {', '.join(names)} by position, got {len(args)}: name the others")
+    found = dict(zip(names, args, strict=False))
+    if twice := found.keys() & set(given):
+        raise TypeError(f"from_pretrained() got {' and '.join(sorted(twice))} twice: by position and by keyword")
+    return found
+
+
+def describe(cls: type[Model], config: PreTrainedConfig, policy: Policy, weights: Weights, **options: Any) -> Model:
+    """The model without parameters, for these weights; `options` are those of its constructor.
 
     transformers 5 writes `tie_word_embeddings: true` for every T5, and takes weights that differ in the file as what
     they are: not tied. So does this, and says so in `config`.
     """
-    model = cls.as_submodule(config, policy, *args)
+    model = cls.as_submodule(config, policy, **options)
     if config.tie_word_embeddings and (untied := load.untied(model, weights)):
         load.logger.warning(
             "The configuration ties %s to another weight, but %s holds other values for it: it is not tied",
@@ -79,7 +126,7 @@ def describe(cls: type[Model], config: PreTrainedConfig, policy: Policy, weights
             weights.path,
         )
         config.tie_word_embeddings = False
-        model = cls.as_submodule(config, policy, *args)
+        model = cls.as_submodule(config, policy, **options)
     return model
 
 
@@ -113,6 +160,11 @@ def save_model(
     format: str,
     max_shard_size: int | str,
     variant: str | None,
+    state_dict: Mapping[str, Any] | None = None,
+    save_function: Callable[[dict[str, np.ndarray], Path], object] | None = None,
+    saved_model: bool = False,
+    signatures: Mapping[str, Any] | None = None,
+    version: int = 1,
 ) -> None:
     """What `save_pretrained` does in a process that writes.
 
@@ -120,16 +172,48 @@ def save_model(
         CheckpointError, FlaxModelsError: as `save_pretrained`.
     """
     chosen = written_format(format)
-    values = parameters.values_with(model, None if params is None else _as_dicts(params))
-    group = process_group_of(values.values())
-    leaves = DeviceSource(values) if chosen.is_tree else ParamsSource(values, before_gather=group.agree)
-    stored = {"dtype" if "dtype" in vars(model.config) else "torch_dtype": _widest_dtype(values)}
+    if state_dict is None:
+        values = parameters.values_with(model, None if params is None else _as_dicts(params))
+        group = process_group_of(values.values())
+        leaves = DeviceSource(values) if chosen.is_tree else ParamsSource(values, before_gather=group.agree)
+    else:
+        leaves, group = _leaves_of_state(model, state_dict), ProcessGroup()
+        values = {name: leaves.read(name) for name in leaves.headers} if saved_model else {}
+    written = save.view_of(model, leaves, chosen)
+    texts: dict[str, str | bytes] = {CONFIG_NAME: _config_text(model, leaves)}
+    texts |= remote_code.sources([type(model), type(model.config)]) | model.companion_files()
+    if saved_model:
+        names = save.file_names(written.headers, chosen, max_shard_size, variant)
+        texts |= saved_model_files(model, values, written, chosen, names, signatures, version)
+    if save_function is not None:
+        chosen = save.written_by(chosen, save_function)
+    save.save_checkpoint(folder, written, texts, chosen, max_shard_size, variant, group=group)
+
+
+def _leaves_of_state(model: Any, state_dict: Mapping[str, Any]) -> Source:
+    """The parameters in a state dict, which may lack some.
+
+    Raises:
+        CheckpointMismatch: tensors that the model does not have, or of another shape.
+    """
+    weights = state_dict_weights(state_dict)
+    plan = load.plan_loading(model, weights)
+    load.check(plan, weights, ignore_missing=True, remedy="Give tensors of the model's shapes.")
+    if plan.unexpected:
+        raise CheckpointMismatch(
+            f"state_dict has tensors that {type(model).__name__} does not have: {listed(plan.unexpected)}. "
+            "Take them out of it."
+        )
+    return plan.read_from(weights.source)
+
+
+def _config_text(model: Any, leaves: Source) -> str:
+    """The `config.json` beside these parameters."""
+    stored = {dtype_key(model.config): _widest_dtype(header.dtype for header in leaves.headers.values())}
     config = without_dequantised(model.config.to_dict()) | {"architectures": [type(model).__name__], **stored}
-    texts = {CONFIG_NAME: as_json(config)}
-    texts |= model.companion_files()
-    save.save_checkpoint(
-        folder, save.view_of(model, leaves, chosen), texts, chosen, max_shard_size, variant, group=group
-    )
+    if own := remote_code.auto_map([type(model)]):
+        config[remote_code.AUTO_MAP] = {**config.get(remote_code.AUTO_MAP, {}), **own}
+    return as_json(config)
 
 
 def second_argument(
@@ -161,7 +245,17 @@ def _as_dicts(params: Mapping[str, Any]) -> Params:
     return {name: _as_dicts(value) if isinstance(value, Mapping) else value for name, value in params.items()}
 
 
-def _widest_dtype(values: Mapping[str, Any]) -> str:
-    """Name of the dtype that holds all parameters in whose dtype models compute; float32 if there are none."""
-    dtypes = {value.dtype for value in values.values() if value.dtype.name in FLOAT_DTYPES}
-    return np.dtype(jnp.result_type(*dtypes or {FLOAT32})).name
+def record_dtype(config: PreTrainedConfig, dtype: Any) -> None:
+    """Let a configuration say in what dtype parameters are stored."""
+    setattr(config, dtype_key(config), np.dtype(dtype).name)
+
+
+def dtype_key(config: PreTrainedConfig) -> str:
+    """What a configuration calls the dtype of stored parameters: `torch_dtype` until transformers 4.56."""
+    return "dtype" if "dtype" in vars(config) else "torch_dtype"
+
+
+def _widest_dtype(dtypes: Iterable[np.dtype]) -> str:
+    """Name of the dtype that holds all of those in which models compute; float32 if there are none."""
+    floating = {dtype for dtype in dtypes if dtype.name in FLOAT_DTYPES}
+    return np.dtype(jnp.result_type(*floating or {FLOAT32})).name

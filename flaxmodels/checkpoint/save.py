@@ -6,19 +6,22 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from flaxmodels.checkpoint.mapping import flax_view, torch_file_view, unrolled_view
+from flaxmodels.errors import FlaxModelsError
 from flaxmodels.files.commit import replacing
 from flaxmodels.files.formats import Format, View, is_weight_file
 from flaxmodels.files.location import CONFIG_NAME
 from flaxmodels.files.process_group import ProcessGroup
 from flaxmodels.files.saved_files import SAVED_FILES, Superseded, saved_files, size_of, superseded
 from flaxmodels.files.shards import index_json, parse_size, plan_shards, shard_names
-from interop.source import Source
+from interop.source import Header, Source
 
 _VIEWS: Mapping[View | None, Callable[[Any, Source], Source]] = {
     "torch": torch_file_view,
@@ -35,7 +38,7 @@ def view_of(model: Any, leaves: Source, format: Format) -> Source:
 def save_checkpoint(
     folder: Path,
     source: Source,
-    texts: Mapping[str, str],
+    texts: Mapping[str, str | bytes],
     format: Format,
     max_shard_size: int | str,
     variant: str | None = None,
@@ -73,14 +76,14 @@ def save_checkpoint(
         _write_weights(staging, source, format, max_shard_size, variant, group)
         if group.is_main:
             for name, text in texts.items():
-                (staging / name).write_text(text, encoding="utf-8")
+                (staging / name).write_bytes(text.encode() if isinstance(text, str) else text)
             for file in extra_files:
                 shutil.copy(file, staging / file.name)
         before_commit()
     before.log(folder)
 
 
-def _record(folder: Path, staging: Path, config: str, variant: str | None) -> Superseded:
+def _record(folder: Path, staging: Path, config: str | bytes, variant: str | None) -> Superseded:
     """Write into the new `config.json` which weights are this library's; what becomes of those that are there."""
     written = {path.name: size_of(path) for path in staging.iterdir() if is_weight_file(path.name)}
     before = superseded(folder, written, variant)
@@ -98,6 +101,31 @@ def _write_weights(
         format.write_tree(folder / name, {name: source.read(name) for name in source.headers}, group)
     else:
         _write_files(folder, source, format, max_shard_size, variant, group)
+
+
+def file_names(
+    headers: Mapping[str, Header], format: Format, max_shard_size: int | str, variant: str | None
+) -> list[str]:
+    """The names of the files, without their index, that tensors will be written to."""
+    return shard_names(*format.stem_and_suffix(variant), len(plan_shards(headers, parse_size(max_shard_size))))
+
+
+def written_by(format: Format, save_function: Callable[[dict[str, np.ndarray], Path], object]) -> Format:
+    """The format, but that each of its files is written by a function of tensors by name, and the path of the file."""
+
+    def write(path: Path, headers: Mapping[str, Header], read: Callable[[str], np.ndarray]) -> None:
+        tensors = {name: np.asarray(read(name), order="C") for name in headers}
+        if path == Path(os.devnull):
+            return
+        save_function(tensors, path)
+        if not path.is_file():
+            raise FlaxModelsError(
+                f"save_function wrote no file {path.name}: it must write to the path that it is given"
+            )
+
+    if format.write is None:
+        raise FlaxModelsError(f"save_function writes files, and format={format.name!r} is a tree: leave it out")
+    return replace(format, write=write)
 
 
 def _write_files(

@@ -51,7 +51,7 @@ EXPECTED: dict[str, Input] = {
     "token_type_ids": Input("integers", "batch length", table="token_types", expands=True),
     "position_ids": Input("integers", "batch length", table="positions", expands=True),
     "decoder_position_ids": Input("integers", "batch decoder_length", table="decoder_positions", expands=True),
-    "head_mask": Input("numbers", "layers heads"),
+    "head_mask": Input("numbers", "layers heads", "heads"),
     "bool_masked_pos": Input("zeros and ones", "batch patches"),
     "mask_time_indices": Input("zeros and ones", "batch masked_frames"),
     "mc_token_ids": Input("integers", "batch", "batch choices", table="length"),

@@ -10,7 +10,7 @@ import jax
 from flax import nnx
 
 from flaxmodels.config import PreTrainedConfig
-from flaxmodels.nn.module import ChangeFlag, Module
+from flaxmodels.nn.module import ChangeFlag, Module, stops_gradient
 from flaxmodels.parameters import Params, check_keys, check_present, leaves, nest
 
 
@@ -54,8 +54,10 @@ class Structure:
         return self
 
     def bind(self, values: Sequence[Any]) -> Any:
-        """A copy of the module that holds `values` as its parameters."""
-        state = nnx.from_flat_state([(path, values[number]) for path, number in self._flat])
+        """A copy of the module that holds `values` as its parameters; no gradient reaches those that are frozen."""
+        pairs = zip(self.variables, values, strict=True)
+        given = [jax.lax.stop_gradient(value) if stops_gradient(variable) else value for variable, value in pairs]
+        state = nnx.from_flat_state([(path, given[number]) for path, number in self._flat])
         return nnx.merge(self._graph, state)
 
     def read(self, module: Any) -> list[Any]:
@@ -138,7 +140,9 @@ class _Survey:
         if (known := self._numbers.get(id(value))) is not None:
             return kind, known
         self._numbers[id(value)] = len(self._numbers)
-        return (kind, self._attributes(value)) if issubclass(kind, nnx.Module) else kind
+        if issubclass(kind, nnx.Module):
+            return kind, self._attributes(value)
+        return kind, stops_gradient(value)
 
     def _describe_config(self, config: PreTrainedConfig) -> tuple[type, dict[str, Any]]:
         if id(config) not in self._values:

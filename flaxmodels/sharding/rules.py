@@ -43,7 +43,7 @@ def shardings(model: Any, mesh: Mesh, rules: Rules | str) -> dict[str, NamedShar
     for leaf in split_shared(model)[0]:
         shape = leaf.variable.get_raw_value().shape
         spec = _fully_sharded(shape, mesh, leaf) if isinstance(rules, str) else _matching(leaf, rules)
-        found[leaf.name] = NamedSharding(mesh, _divisible(leaf.name, shape, spec, mesh))
+        found[leaf.name] = NamedSharding(mesh, divisible(leaf.name, shape, spec, mesh))
     return found
 
 
@@ -75,7 +75,8 @@ def _fully_sharded(shape: tuple[int, ...], mesh: Mesh, leaf: Leaf) -> PartitionS
     return PartitionSpec() if chosen is None else PartitionSpec(*[None] * chosen, mesh.axis_names)
 
 
-def _divisible(name: str, shape: tuple[int, ...], spec: PartitionSpec, mesh: Mesh) -> PartitionSpec:
+def divisible(name: str, shape: tuple[int, ...], spec: PartitionSpec, mesh: Mesh) -> PartitionSpec:
+    """The spec without those axes that do not divide their dimension of a parameter, each of which is logged."""
     kept = []
     for size, axes in zip(shape, spec, strict=False):
         names = axes if isinstance(axes, tuple) else (axes,) if axes else ()

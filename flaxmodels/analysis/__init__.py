@@ -1,0 +1,1 @@
+"""What a model costs, and the masks that scripts make by hand."""
