@@ -237,7 +237,7 @@ def _read_tokenizer(path: Path) -> None:
     from flaxmodels.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.from_pretrained(path)
-    ids = tokenizer(["hello world", "", "naïve 🦙 <s> 123"], max_length=8)["input_ids"]
+    ids = tokenizer(["hello world", "", "naïve 🦙 <s> 123"], truncation=True, max_length=8)["input_ids"]
     for row in ids:
         tokenizer.decode(row)
         stream = tokenizer.stream()
@@ -245,6 +245,22 @@ def _read_tokenizer(path: Path) -> None:
         stream.end()
     if tokenizer.chat_template is not None:
         tokenizer.apply_chat_template([{"role": "user", "content": "hello"}])
+
+
+def _vocabularies() -> list[Files]:
+    """Folders with vocabularies that are older than `tokenizer.json`."""
+    models = Path(__file__).parent / "fixtures" / "sentencepiece"
+    classes = {"t5": "T5Tokenizer", "xlm-roberta": "MBartTokenizer", "llama": "LlamaTokenizer"}
+    words = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nhello\n##s\nworld\n"
+    pairs = {"vocab.json": b'{"<|endoftext|>": 0, "h": 1, "e": 2, "he": 3}', "merges.txt": b"#version: 0.2\nh e\n"}
+    added = {"added_tokens.json": b'{"<a>": 4}'}
+    configs = [{"tokenizer_class": name} for name in ("BertTokenizer", "GPT2Tokenizer", *classes.values())]
+    files = [{"vocab.txt": words.encode()}, pairs | added]
+    files += [{"tokenizer.model": (models / f"{name}.model").read_bytes()} for name in classes]
+    return [
+        each | {"tokenizer_config.json": json.dumps(config).encode()}
+        for each, config in zip(files, configs, strict=True)
+    ]
 
 
 def _gguf_tokenizer() -> list[Files]:
@@ -324,6 +340,13 @@ FORMATS = {
         ("tokenizer_config.json", "special_tokens_map.json"),
         share=5,
         modules=_TOKENIZER,
+    ),
+    "vocabulary": Format(
+        _vocabularies,
+        _read_tokenizer,
+        ("vocab.txt", "vocab.json", "merges.txt", "added_tokens.json", "tokenizer.model"),
+        share=5,
+        modules=(*_TOKENIZER, "google.protobuf"),
     ),
     "gguf_tokenizer": Format(
         _gguf_tokenizer, lambda folder: _read_tokenizer(folder / "model.gguf"), share=5, modules=_TOKENIZER

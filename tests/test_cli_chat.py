@@ -92,7 +92,7 @@ def chat(run, monkeypatch):  # noqa: F811
 
 def completion_ids(model, tokenizer, messages, **settings):
     """The completion of a whole conversation, read from its beginning."""
-    batch = tokenizer(tokenizer.apply_chat_template(messages), add_special_tokens=False)
+    batch = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="np")
     sequences = LlamaForCausalLM.generate(model, **batch, do_sample=False, **settings).sequences
     return np.asarray(sequences)[0, batch["input_ids"].shape[1] :]
 
@@ -102,7 +102,8 @@ def completions_of(model, tokenizer, questions, system=(), **settings):
     messages, completions = list(system), []
     for question in questions:
         messages.append({"role": "user", "content": question})
-        completions.append(tokenizer.decode(completion_ids(model, tokenizer, messages, **settings)))
+        ids = completion_ids(model, tokenizer, messages, **settings)
+        completions.append(tokenizer.decode(ids, skip_special_tokens=True))
         messages.append({"role": "assistant", "content": completions[-1]})
     return completions, messages
 
@@ -113,7 +114,7 @@ def test_a_chat_goes_on_from_what_was_said_and_read(chat, calls, checkpoint, tok
     assert (status, output.splitlines()) == (0, expected), errors
     assert expected[1] != completions_of(reference, tokenizer, QUESTIONS[1:], max_new_tokens=12)[0][0]
     (_, _, first), (_, second, _) = calls[:2]
-    prompt = tokenizer(tokenizer.apply_chat_template(messages[:3]), add_special_tokens=False)
+    prompt = tokenizer.apply_chat_template(messages[:3], add_generation_prompt=True, return_tensors="np")
     np.testing.assert_array_equal(second["input_ids"], prompt["input_ids"])
     assert second["past_key_values"] is first.past_key_values
     assert (second["input_ids"][:, : first.sequences.shape[1]] == np.asarray(first.sequences)).all()
@@ -149,7 +150,8 @@ def test_an_interrupted_completion_does_not_end_the_chat(chat, checkpoint, token
     messages[-1]["content"] = " ".join(whole[1].split()[:4])
     messages.append({"role": "user", "content": "w6"})
     assert (status, completions[:2]) == (0, [whole[0], messages[-2]["content"]])
-    assert completions[2:] == [tokenizer.decode(completion_ids(reference, tokenizer, messages, max_new_tokens=12))]
+    ids = completion_ids(reference, tokenizer, messages, max_new_tokens=12)
+    assert completions[2:] == [tokenizer.decode(ids, skip_special_tokens=True)]
 
 
 def test_input_that_is_no_text_is_named(run, checkpoint, monkeypatch):  # noqa: F811
@@ -159,9 +161,7 @@ def test_input_that_is_no_text_is_named(run, checkpoint, monkeypatch):  # noqa: 
 
 
 def test_a_prompt_that_is_no_text_is_named(run, checkpoint):  # noqa: F811
-    message = (
-        "Error: texts: expected Unicode text, got half of a surrogate pair, '\\udcff', at character 2 of text 0.\n"
-    )
+    message = "Error: text: expected Unicode text, got half of a surrogate pair, '\\udcff', at character 2 of text 0.\n"
     assert run("generate", checkpoint, "--prompt", "w1\udcff") == (1, "", message)
 
 
@@ -174,9 +174,9 @@ def test_a_chat_needs_a_template(chat, checkpoint, tmp_path):
 
 def test_generate_writes_the_whole_completion(run, checkpoint, tokenizer, reference):  # noqa: F811
     status, output, errors = run("generate", checkpoint, "--prompt", QUESTIONS[0], "--max-new-tokens", 20)
-    batch = tokenizer(QUESTIONS[0])
+    batch = tokenizer(QUESTIONS[0], return_tensors="np")
     completion = np.asarray(reference.generate(**batch, max_new_tokens=20).sequences)[0, batch["input_ids"].shape[1] :]
-    assert (status, output) == (0, tokenizer.decode(completion) + "\n")
+    assert (status, output) == (0, tokenizer.decode(completion, skip_special_tokens=True) + "\n")
     assert errors.startswith("first token after ")
     asked = run("generate", checkpoint, "--prompt", QUESTIONS[0], "--max-new-tokens", 12, "--chat")
     assert asked[:2] == (0, completions_of(reference, tokenizer, QUESTIONS[:1], max_new_tokens=12)[0][0] + "\n")

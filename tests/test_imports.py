@@ -13,13 +13,20 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LEVELS = [
     {"interop"},
-    {"flaxmodels.errors"},
+    {"flaxmodels.errors", "flaxmodels.tasks"},
     {"flaxmodels.fields", "flaxmodels.read_only", "flaxmodels.policy"},
     {"flaxmodels.files", "flaxmodels.arguments"},
+    {"flaxmodels.hub"},
     {"flaxmodels.nn", "flaxmodels.config", "flaxmodels.outputs", "flaxmodels.tokenizer"},
     {"flaxmodels.parameters", "flaxmodels.capability"},
     {"flaxmodels.execution", "flaxmodels.sharding"},
-    {"flaxmodels.checkpoint", "flaxmodels.generation", "flaxmodels.module_utils", "flaxmodels.surgery"},
+    {
+        "flaxmodels.analysis",
+        "flaxmodels.checkpoint",
+        "flaxmodels.generation",
+        "flaxmodels.module_utils",
+        "flaxmodels.surgery",
+    },
     {"flaxmodels.model"},
     {"flaxmodels.bases"},
     {"flaxmodels.models"},
@@ -35,6 +42,7 @@ OPTIONAL = {
     "transformers": "interop/torch_bridge.py",
     "h5py": "flaxmodels/files/h5.py",
     "matplotlib": "flaxmodels/cli/verify.py",
+    "psutil": "flaxmodels/analysis/memory.py",
 }
 MODULES = sorted(
     path.relative_to(ROOT).as_posix()

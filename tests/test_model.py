@@ -137,6 +137,13 @@ def test_a_head_mask_silences_heads(classifier):
     np.testing.assert_allclose(classifier(**BATCH, head_mask=mask).logits, expected, rtol=1e-5, atol=1e-7)
 
 
+def test_a_head_mask_of_one_layer_is_that_of_all(classifier):
+    heads = np.array([1, 0, 1, 1], np.float32)
+    expected = classifier(**BATCH, head_mask=np.stack([heads, heads])).logits
+    assert jnp.array_equal(classifier(**BATCH, head_mask=heads).logits, expected)
+    assert not jnp.allclose(classifier(**BATCH).logits, expected)
+
+
 def test_a_mask_shorter_than_the_cache_speaks_of_its_first_slots(llama):
     ids, short = BATCH["input_ids"], np.array([[0, 1, 1], [1, 1, 0]])
     long = np.pad(short, ((0, 0), (0, 3)), constant_values=1)

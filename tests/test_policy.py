@@ -81,6 +81,57 @@ def test_rematerialisation_and_its_opposite():
     assert str(error.value) == "remat='full' and gradient_checkpointing=False contradict each other: give one"
 
 
+@pytest.mark.parametrize(
+    ("values", "arguments", "attention", "experts"),
+    [
+        ({}, {}, "sdpa", None),
+        ({}, {"attn_implementation": None, "experts_implementation": None}, "sdpa", None),
+        ({}, {"attn_implementation": "flash_attention_2", "experts_implementation": "batched_mm"}, "flash", "batched"),
+        ({}, {"attn_implementation": "flash_attention_3", "experts_implementation": "grouped_mm"}, "flash", "grouped"),
+        ({}, {"attn_implementation": "flash_attention_4"}, "flash", None),
+        ({}, {"attn_implementation": {"": "eager", "text_config": "sdpa"}}, "eager", None),
+        ({}, {"experts_implementation": {"text_config": "eager"}}, "sdpa", None),
+        ({}, {"use_kernels": True}, "flash", None),
+        ({}, {"use_kernels": False, "attn_implementation": "eager"}, "eager", None),
+        ({}, {"use_kernels": True, "attn_implementation": "flash_attention_2"}, "flash", None),
+        ({"attn_implementation": "eager"}, {}, "eager", None),
+        ({"attn_implementation": "eager"}, {"attn_implementation": "flash"}, "flash", None),
+    ],
+)
+def test_implementations(values, arguments, attention, experts):
+    policy = Policy.from_arguments(PreTrainedConfig.from_dict(values), **arguments)
+    assert (policy.attn_implementation, policy.experts_implementation) == (attention, experts)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"attn_implementation": "kernels-community/flash-attn2@main:fwd"},
+            "attn_implementation='kernels-community/flash-attn2@main:fwd' names a kernel of the Hub, which is code for "
+            "torch and is not run here: expected one of eager, sdpa, flash",
+        ),
+        (
+            {"attn_implementation": "flex_attention"},
+            "attn_implementation='flex_attention' is not known: expected one of eager, sdpa, flash",
+        ),
+        (
+            {"experts_implementation": "deepgemm"},
+            "experts_implementation='deepgemm' is not known: expected one of eager, batched, grouped",
+        ),
+        (
+            {"use_kernels": True, "attn_implementation": "eager"},
+            "use_kernels=True and attn_implementation='eager' contradict each other: the kernels are those of 'flash'; "
+            "give one",
+        ),
+    ],
+)
+def test_implementations_that_are_not_there(arguments, message):
+    with pytest.raises(FlaxModelsError) as error:
+        Policy.from_arguments(PreTrainedConfig(), **arguments)
+    assert str(error.value) == message
+
+
 def test_arguments_are_told_from_others():
     arguments = {"dtype": "float16", "torch_dtype": None, "gradient_checkpointing": True, "scan_layers": True}
     others = {"hidden_size": 3, "revision": "main"}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from model_table import classes, current
 
+from flaxmodels.arguments import REFUSED
 from flaxmodels.registry import ARCHITECTURES
 
 
@@ -16,3 +18,8 @@ def test_the_table_of_models_is_that_of_the_registry():
     assert listed == {model_type: classes(model_type) for model_type in ARCHITECTURES}
     assert all(float(line[2]) <= 1e-5 for line in lines)
     assert all(line[3:5] == ["yes", "yes"] for line in lines)
+
+
+def test_every_argument_that_is_refused_is_listed():
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    assert [name for name in REFUSED if f"`{name}=" not in text] == []

@@ -55,7 +55,7 @@ def test_minilm_embeds_as_published(minilm):
 def test_minilm_hidden_states_match_torch(minilm):
     from transformers import AutoModel
 
-    batch = Tokenizer.from_pretrained(minilm)(SENTENCES)
+    batch = Tokenizer.from_pretrained(minilm)(SENTENCES, padding=True, return_tensors="np")
     theirs = AutoModel.from_pretrained(minilm)
     with torch.no_grad():
         expected = theirs(**{name: torch.tensor(value) for name, value in batch.items()}, output_hidden_states=True)

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from flaxmodels import AutoConfig, AutoModel, AutoModelForCausalLM, BertModel, LlamaForCausalLM, LlamaModel
 from flaxmodels.cli import app
-from flaxmodels.errors import CheckpointError, CheckpointMismatch, FlaxModelsError
+from flaxmodels.errors import CheckpointError, CheckpointMismatch, CheckpointNotFound, FlaxModelsError
 from flaxmodels.files.safetensors import write_safetensors
 from flaxmodels.models.bert import BertForSequenceClassification
 from interop import convert_pytorch_state_dict_to_flax
@@ -360,7 +360,7 @@ def test_consolidated_files(state, tmp_path):
         if ".attention." in name:
             tensors[name.removeprefix("model.")] = array
     folder = save(tmp_path / "x", tensors, "consolidated.safetensors")
-    assert message_of(CheckpointError, LlamaModel.from_pretrained, folder) == (
+    assert message_of(CheckpointNotFound, LlamaModel.from_pretrained, folder) == (
         f"{folder} has no weights: expected model.safetensors, flax_model.safetensors, flax_model.msgpack, "
         "flax_model.orbax, pytorch_model.bin, tf_model.h5, or one of these in shards with an index; it has "
         "consolidated.safetensors, whose format is not read"
@@ -399,7 +399,7 @@ def test_a_named_file_of_flax(model, tmp_path):
         "flax_model.safetensors holds weights in flax layout, which from_pt=True excludes: leave the argument out, or "
         "name another file"
     )
-    assert message_of(CheckpointError, LlamaForCausalLM.from_pretrained, tmp_path, from_pt=True).startswith(
+    assert message_of(CheckpointNotFound, LlamaForCausalLM.from_pretrained, tmp_path, from_pt=True).startswith(
         f"{tmp_path} has no weights: expected model.safetensors, pytorch_model.bin, or one of these"
     )
 
@@ -409,22 +409,26 @@ def test_documented_arguments_at_their_defaults(model, state, tmp_path):
     defaults = {
         **dict.fromkeys(("weights_only", "proxies", "device_map", "quantization_config", "max_memory")),
         **dict.fromkeys(("trust_remote_code", "from_tf", "from_flax", "load_in_8bit", "load_in_4bit"), False),
+        **dict.fromkeys(("use_auth_token", "use_flash_attention_2", "allow_all_kernels", "use_kernels"), False),
+        **dict.fromkeys(("tp_plan", "tp_size", "offload_folder", "kernel_config", "code_revision", "mirror")),
+        **{"offload_state_dict": False, "offload_buffers": False, "local_files_only": False, "token": None},
         **{"weights_only": True, "resume_download": True, "low_cpu_mem_usage": True, "gradient_checkpointing": None},
     }
     for cls in (LlamaForCausalLM, AutoModelForCausalLM):
         assert same_params(cls.from_pretrained(folder, **defaults).params, model.params)
     for cls in (AutoConfig, type(model.config)):
         assert cls.from_pretrained(folder, trust_remote_code=False, proxies=None).num_hidden_layers == 2
-    AutoModelForCausalLM.from_config(model.config, trust_remote_code=False)
+    for make in (AutoModelForCausalLM.from_config, LlamaForCausalLM):
+        make(model.config, trust_remote_code=False, weights_only=True, device_map=None, _do_init=False)
 
 
 def test_arguments_that_ask_for_what_is_not_done(state, tmp_path):
     folder = save(tmp_path / "x", state, gradient_checkpointing=False, quantization_config=None, device_map=None)
-    arguments = {"trust_remote_code": True, "load_in_4bit": True, "device_map": "auto", "weights_only": False}
+    arguments = {"mirror": "x", "load_in_4bit": True, "device_map": "auto", "weights_only": False}
     for cls in (LlamaForCausalLM, AutoModelForCausalLM):
         assert message_of(FlaxModelsError, cls.from_pretrained, folder, **arguments) == (
             "these arguments ask for what is not done:\n"
-            "  - trust_remote_code=True: code of a repository is never run: use a class of flaxmodels\n"
+            "  - mirror='x': set the environment variable HF_ENDPOINT\n"
             "  - load_in_4bit=True: parameters are not quantised here: load the model in torch_dtype='bfloat16'\n"
             "  - device_map='auto': give device_mesh= and sharding_rules= to place parameters on devices\n"
             "  - weights_only=False: pickles are read as weights alone, and run no code"

@@ -39,8 +39,9 @@ def tokenizer(gguf):
 
 @pytest.fixture(scope="module")
 def batch(tokenizer):
-    chats = [tokenizer.apply_chat_template([{"role": "user", "content": question}]) for question in QUESTIONS]
-    return tokenizer(chats, padding="left", add_special_tokens=False)
+    chats = [[{"role": "user", "content": question}] for question in QUESTIONS]
+    padding = {"padding": True, "tokenizer_kwargs": {"padding_side": "left"}}
+    return tokenizer.apply_chat_template(chats, add_generation_prompt=True, return_tensors="np", **padding)
 
 
 def test_greedy_chats_and_their_logits_equal_torch(gguf, tokenizer, batch):
