@@ -41,6 +41,12 @@ SILENT: tuple[tuple[str, str, str], ...] = (
         r".*\.layers\.1\.mlp\.experts\.6\..*",
         "is of an expert that no token takes",
     ),
+    (
+        r"(Mixtral|Qwen3Moe)ForSequenceClassification",
+        r".*\.layers\.1\..*\.experts\.0\..*",
+        "is of an expert that the token which is classified does not take",
+    ),
+    (r"Dinov2Backbone-no-mask", r"layernorm\..*", "is not applied, as `apply_layernorm` is false"),
     (r"Wav2Vec2Model-unaugmented", r"masked_spec_embed", "stands for masked frames, and none is masked"),
     (
         r"Wav2Vec2ForSequenceClassification-all-layers",

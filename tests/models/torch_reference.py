@@ -34,13 +34,14 @@ def torch_model(case: Case) -> Any:
             around = 1.0 if name.endswith("weight") and parameter.ndim == 1 else 0.0
             parameter.normal_(around, 0.2, generator=generator)
         for name, buffer in model.named_buffers():
-            if name.endswith("running_mean"):
-                buffer.normal_(0.0, 1.0, generator=generator)
-            elif name.endswith("running_var"):
+            if name.endswith(("running_mean", "running_var")):
                 # By how many values are summed, so that the signal neither dies nor drowns the biases.
-                kernel = re.sub(r"(normalization|bn)\.running_var$", _kernel, name)
+                kernel = re.sub(r"(normalization|bn)\.running_(mean|var)$", _kernel, name)
                 inputs = dict(model.named_parameters()).get(kernel, buffer[None])[0].numel()
-                buffer.uniform_(0.01, 0.02, generator=generator).mul_(inputs)
+                if name.endswith("running_mean"):
+                    buffer.normal_(0.0, 0.1, generator=generator).mul_(inputs**0.5)
+                else:
+                    buffer.uniform_(0.01, 0.02, generator=generator).mul_(inputs)
             elif "num_batches" in name:
                 buffer.fill_(7)
         for _, bias in biases:
