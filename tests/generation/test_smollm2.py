@@ -19,8 +19,6 @@ QUESTIONS = [
     "What is the capital of France?",
     "Name three fruits, and say in one sentence what each tastes like.",
     "Write a short poem about the sea.",
-    "Why is the sky blue?",
-    "How do I boil an egg?",
 ]
 
 
@@ -51,8 +49,8 @@ def test_greedy_chats_and_their_logits_equal_torch(gguf, tokenizer, batch):
     theirs: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     ours = LlamaForCausalLM.from_pretrained(gguf)
     tensors = {name: torch.tensor(value, dtype=torch.long) for name, value in batch.items()}
-    expected = theirs.generate(**tensors, max_new_tokens=24, do_sample=False)
-    sequences = ours.generate(**batch, max_new_tokens=24).sequences
+    expected = theirs.generate(**tensors, max_new_tokens=12, do_sample=False)
+    sequences = ours.generate(**batch, max_new_tokens=12).sequences
     np.testing.assert_array_equal(sequences, expected)
     assert tokenizer.decode(sequences[0, tensors["input_ids"].shape[1] :]).startswith("The capital of France is Paris.")
 
