@@ -87,7 +87,7 @@ class Case:
 
 
 Generate = Callable[[int], Any]
-"""Continues the prompts of a case by so many tokens."""
+"""Continues the prompts of a case by a number of tokens."""
 
 
 @cache

@@ -22,7 +22,7 @@ class Dtype(StrEnum):
 
 ComputationDtype = Annotated[Dtype, typer.Option(help="Computation.")]
 StorageDtype = Annotated[Dtype | None, typer.Option(help="Storage of the parameters; as --dtype if not given.")]
-MaxNewTokens = Annotated[int, typer.Option(help="At most so many tokens are generated.")]
+MaxNewTokens = Annotated[int, typer.Option(help="The most tokens that are generated.")]
 Temperature = Annotated[float, typer.Option(help="0 is greedy; 1 samples from the model's distribution.")]
 TopK = Annotated[int, typer.Option(help="Sample among the k likeliest tokens; 0 for all.")]
 TopP = Annotated[float, typer.Option(help="Sample among the likeliest tokens of this probability.")]

@@ -143,7 +143,7 @@ class GenerationConfig(PushToHubMixin):
         top_p: only the likeliest tokens that together have this probability are sampled from; above 0, at most 1.
         min_p, typical_p, epsilon_cutoff, eta_cutoff: the values of these functions of `flaxmodels.generation.logits`.
         repetition_penalty, encoder_repetition_penalty, frequency_penalty, presence_penalty: likewise.
-        no_repeat_ngram_size, encoder_no_repeat_ngram_size: no run of so many tokens comes twice; 0 for any.
+        no_repeat_ngram_size, encoder_no_repeat_ngram_size: no run of this many tokens comes twice; 0 for any.
         bad_words_ids: sequences of ids that do not come.
         sequence_bias: a dict from sequences of ids, as tuples, to what is added to the score of their last token; or
             a list of pairs of both.

@@ -82,7 +82,7 @@ def decoder_mask(
         attention_mask: `[batch, length]`, 0 for padding. With a cache it is of the whole sequence from the first token
             on; tokens after it count.
         cache: to which the tokens will be added; the keys are then those that its `extend` returns.
-        window: if given, a token sees so many tokens, itself included.
+        window: if given, how many tokens a token sees, itself included.
 
     Returns:
         Boolean, `[batch or 1, 1, q_len, kv_len]`.

@@ -1,4 +1,4 @@
-"""Other encoders and decoders in the place of those of a model."""
+"""Other encoders and decoders in place of those of a model."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def _set_steps(backend: tokenizers.Tokenizer, kind: str, add_prefix_space: bool)
 
 
 def clip_decoder() -> tokenizers.decoders.Decoder:
-    """What makes a text of CLIP's tokens, whose words end with a mark in the place of a space."""
+    """What makes a text of CLIP's tokens, whose words end with a mark in place of a space."""
     from tokenizers import Regex, decoders
 
     at_end = decoders.Replace(Regex(f"{_END_OF_WORD}$"), "")
